@@ -65,7 +65,8 @@ class Curation(_Section):
 
 class Student(_Section):
     layers: int | list[int] | None = Field(
-        None, description="teacher layers to keep: a number (evenly spread, first and last kept) or their list"
+        None,
+        description="teacher layers to keep: a number (evenly spread, first and last kept) or their list",
     )
     vocabulary_size: int | None = Field(
         None, ge=300, description="tokens to keep: those of the training texts first, then the most frequent"
@@ -91,7 +92,9 @@ class Hyperparameters(_Section):
 
 class Evaluation(_Section):
     max_tokens: int = Field(128, ge=1, description="tokens a reply may have; the same for every contestant")
-    timed_turns: int = Field(12, ge=1, description="turns that each contestant answers alone, one at a time, for the times")
+    timed_turns: int = Field(
+        12, ge=1, description="turns that each contestant answers alone, one at a time, for the times"
+    )
     free_running: bool = Field(False, description="replay with the model's own earlier replies as well")
     machine_hour_usd: float = Field(0.085, ge=0, description="price of an hour of a machine like this one")
     embedding_model: str = Field("bundled:all-minilm-l6-v2", description="what embedding similarity is measured with")
@@ -106,7 +109,8 @@ class DistillationJob(_Section):
     test_data: Path | None = Field(None, description="conversations that the evaluation replays")
     task_type: TaskType = Field("conversation", description="what is asked and what counts as correct")
     column_map: dict[str, str] = Field(
-        default_factory=dict, description="where CSV columns or JSON keys go: {user: instruction, assistant: response}"
+        default_factory=dict,
+        description="where CSV columns or JSON keys go: {user: instruction, assistant: response}",
     )
     sample: Sample = Sample()
     system_prompt: str = Field(
@@ -120,7 +124,10 @@ class DistillationJob(_Section):
     teacher_key_variable: str = Field("OPENAI_API_KEY", description="environment variable that holds the key")
     teacher_concurrency: int = Field(8, ge=1, le=1024, description="requests under way at once to an API teacher")
     min_teacher_accuracy: float = Field(
-        0.3, ge=0, le=1, description="validation accuracy below which the teacher is reported as bad at the domain"
+        0.3,
+        ge=0,
+        le=1,
+        description="validation accuracy below which the teacher is reported as bad at the domain",
     )
     stop_on_bad_teacher: bool = Field(False, description="end the run there, before the training turns are paid for")
     curation: Curation = Curation()

@@ -86,7 +86,9 @@ class Run:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise RunError(f"Run {self.id} is being worked on by another process. Wait for it, or stop it.") from None
+                raise RunError(
+                    f"Run {self.id} is being worked on by another process. Wait for it, or stop it."
+                ) from None
             yield
 
 
@@ -115,7 +117,9 @@ def find_run(name: str) -> Run:
         if name == "latest" or run.id.startswith(name):
             return run
     known = ", ".join(run.id for run in runs[:5]) or "none yet"
-    raise RunError(f"There is no run {name!r} in {runs_folder()} (there: {known}). Start one: python -m distiller run JOB.yaml")
+    raise RunError(
+        f"There is no run {name!r} in {runs_folder()} (there: {known}). Start one: python -m distiller run JOB.yaml"
+    )
 
 
 def resolve_model(rest: str) -> str:

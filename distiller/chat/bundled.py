@@ -33,7 +33,10 @@ CHAT_MODELS = {
 
 
 def cache_folder() -> Path:
-    root = os.environ.get("DISTILLER_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "distiller"
+    root = (
+        os.environ.get("DISTILLER_CACHE")
+        or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "distiller"
+    )
     return Path(root)
 
 

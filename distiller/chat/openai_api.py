@@ -152,7 +152,9 @@ class _words:
             case openai.NotFoundError():
                 raise RequestError(f"{self.name}: the server knows no such model or address (404).") from None
             case openai.APIStatusError():
-                raise RequestError(f"{self.name}: the server answered {error.status_code}: {error.message[:300]}") from None
+                raise RequestError(
+                    f"{self.name}: the server answered {error.status_code}: {error.message[:300]}"
+                ) from None
             case openai.APIConnectionError() | httpx.TransportError():
                 raise TransientRequestError(f"{self.name}: no connection to the server.") from None
             case openai.APIError() | ValueError():

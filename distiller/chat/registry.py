@@ -1,10 +1,10 @@
 """One grammar of model names, everywhere: job file, command line, UI.
 
-    bundled:NAME              a model that comes with the project
-    hf:REPO_OR_FOLDER         a Hub repository or a folder that transformers loads
-    openai:MODEL@BASE_URL     any server that speaks the OpenAI protocol
-    recorded:FILE.jsonl       stored completions
-    run:ID/CONTESTANT         a model of a run: student, baseline, teacher, untouched, reference_trained
+bundled:NAME              a model that comes with the project
+hf:REPO_OR_FOLDER         a Hub repository or a folder that transformers loads
+openai:MODEL@BASE_URL     any server that speaks the OpenAI protocol
+recorded:FILE.jsonl       stored completions
+run:ID/CONTESTANT         a model of a run: student, baseline, teacher, untouched, reference_trained
 """
 
 from __future__ import annotations

@@ -72,7 +72,6 @@ def render_messages(tokenizer: Any, messages: Sequence[Message], *, add_generati
 class TransformersModel(ChatModel):
     def __init__(self, name: str, source: str, *, precision: str = "auto", max_batch: int = 32) -> None:
         """Opens a folder or Hub repository. Raises ModelError where there is no such model."""
-        import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         self.name, self.source, self.max_batch = name, source, max_batch
@@ -226,7 +225,9 @@ class _Row:
 
         if k := self.request.top_logprobs:
             values, ids = torch.log_softmax(logits, -1).topk(k)
-            self.top_logprobs.append([(tokenizer.decode([i]), v) for i, v in zip(ids.tolist(), values.tolist(), strict=True)])
+            self.top_logprobs.append(
+                [(tokenizer.decode([i]), v) for i, v in zip(ids.tolist(), values.tolist(), strict=True)]
+            )
         sampling = self.request.sampling
         if self._generator is None:
             return int(logits.argmax())
@@ -236,7 +237,12 @@ class _Row:
         return int(ids[torch.multinomial(ordered, 1, generator=self._generator)])
 
     def take(
-        self, token: int, stop_ids: set[int], tokenizer: Any, elapsed: float, on_text: Callable[[str], None] | None
+        self,
+        token: int,
+        stop_ids: set[int],
+        tokenizer: Any,
+        elapsed: float,
+        on_text: Callable[[str], None] | None,
     ) -> None:
         if token in stop_ids:
             self.finish_reason, self.latency_s = "stop", elapsed

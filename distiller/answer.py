@@ -1,0 +1,142 @@
+"""The request engine: one model, many requests, each answered once.
+
+What comes in is a list of requests; what goes out is their completions in the same order, whatever
+order they arrived in. Every completion is written to a durable store before it is counted, keyed by a
+fingerprint of model, messages and sampling: what was received is never asked for again, by this run
+or another. Generation and evaluation both use this engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_exponential_jitter,
+)
+
+from distiller.chat.base import ChatModel, ChatRequest
+from distiller.errors import TransientRequestError
+from distiller.progress import Tracker
+from distiller.schema import Completion, text_hash
+
+MAX_TRIES = 6
+_wait = wait_exponential_jitter(initial=0.5, max=30)
+
+
+class CompletionStore:
+    """Completions by fingerprint, in SQLite. A batch is stored in one transaction: wholly or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._database = sqlite3.connect(path, timeout=60, check_same_thread=False)
+        self._database.execute("PRAGMA journal_mode=WAL")
+        self._database.execute(
+            "CREATE TABLE IF NOT EXISTS completions (fingerprint TEXT PRIMARY KEY, completion TEXT NOT NULL)"
+        )
+        self._database.commit()
+
+    def get(self, fingerprints: Sequence[str]) -> dict[str, Completion]:
+        found: dict[str, Completion] = {}
+        for start in range(0, len(fingerprints), 500):
+            part = list(fingerprints[start : start + 500])
+            marks = ",".join("?" * len(part))
+            query = f"SELECT fingerprint, completion FROM completions WHERE fingerprint IN ({marks})"
+            found |= {key: Completion.model_validate_json(text) for key, text in self._database.execute(query, part)}
+        return found
+
+    def put(self, completions: dict[str, Completion]) -> None:
+        rows = [(key, completion.model_dump_json()) for key, completion in completions.items()]
+        with self._database:
+            self._database.executemany("INSERT OR IGNORE INTO completions VALUES (?, ?)", rows)
+
+    def close(self) -> None:
+        self._database.close()
+
+
+@asynccontextmanager
+async def opened_store(path: Path) -> AsyncIterator[CompletionStore]:
+    with closing(CompletionStore(path)) as store:
+        yield store
+
+
+def fingerprint(model: ChatModel, request: ChatRequest) -> str:
+    return text_hash(model.identity, request.model_dump_json())
+
+
+async def answer(
+    model: ChatModel,
+    requests: Sequence[ChatRequest],
+    store: CompletionStore,
+    *,
+    tracker: Tracker | None = None,
+    on_completion: Callable[[int, Completion], None] | None = None,
+) -> list[Completion]:
+    """One completion a request, in order. Raises RequestError when one failed for good.
+
+    Batches are made from the whole list before the store is asked, so a resumed call runs the same
+    batches as an undisturbed one: in bfloat16 a reply may depend on the batch it was in.
+    """
+    keys = [fingerprint(model, request) for request in requests]
+    known = store.get(keys)
+    result: list[Completion | None] = [None] * len(requests)
+
+    def arrived(index: int, completion: Completion) -> None:
+        result[index] = completion
+        if tracker:
+            tracker.advance()
+        if on_completion:
+            on_completion(index, completion)
+
+    slots = asyncio.Semaphore(model.concurrency)
+
+    async def run(batch: list[int]) -> None:
+        for index in batch:
+            if keys[index] in known:
+                arrived(index, known[keys[index]])
+        missing = [index for index in batch if keys[index] not in known]
+        if not missing:
+            return
+        async with slots:
+            completions = await _with_retries(model, [requests[index] for index in missing])
+        store.put({keys[index]: completion for index, completion in zip(missing, completions, strict=True)})
+        for index, completion in zip(missing, completions, strict=True):
+            arrived(index, completion)
+
+    async with asyncio.TaskGroup() as group:
+        for batch in _batches(model, requests):
+            group.create_task(run(batch))
+    return [completion for completion in result if completion is not None]
+
+
+def _batches(model: ChatModel, requests: Sequence[ChatRequest]) -> list[list[int]]:
+    """Indices in batches of like length, the longest first, so that memory runs out at once or never."""
+    if model.max_batch == 1:
+        return [[index] for index in range(len(requests))]
+    order = sorted(range(len(requests)), key=lambda index: -model.length(requests[index]))
+    return [order[start : start + model.max_batch] for start in range(0, len(order), model.max_batch)]
+
+
+async def _with_retries(model: ChatModel, requests: Sequence[ChatRequest]) -> list[Completion]:
+    async for attempt in AsyncRetrying(
+        retry=retry_if_exception_type(TransientRequestError),
+        stop=stop_after_attempt(MAX_TRIES),
+        wait=_wait_as_asked,
+        reraise=True,
+    ):
+        with attempt:
+            return await model.complete(requests)
+    raise AssertionError("unreachable: the last attempt raises")
+
+
+def _wait_as_asked(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.retry_after_s if isinstance(error, TransientRequestError) else None
+    return asked if asked is not None else _wait(state)

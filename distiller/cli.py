@@ -1,0 +1,165 @@
+"""`python -m distiller`: run · generate · curate · train · split · jobs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from distiller.errors import DistillerError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+JobArgument = Annotated[Path, typer.Argument(help="Job file, YAML. Those that ship are in configs/.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Another value for a field: --set hyperparameters.num_epochs=2 (repeatable)."),
+]
+MapOption = Annotated[
+    str,
+    typer.Option("--map", help="Columns of a CSV, or keys: user=instruction,assistant=response,intent=intent."),
+]
+SkipBadOption = Annotated[bool, typer.Option("--skip-bad", help="Leave bad lines out (quarantine.jsonl) and go on.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+
+
+@app.callback()
+def _top() -> None:
+    """Distil a large chat model into a small one for customer support."""
+
+
+@app.command()
+def run(
+    job: JobArgument,
+    set_: SetOption = None,
+    map_: MapOption = "",
+    skip_bad: SkipBadOption = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a job from conversations to the trained student. The same job again goes on where it stopped."""
+    _stages(job, set_, map_, skip_bad, quiet, as_json, None)
+
+
+@app.command()
+def generate(
+    job: JobArgument,
+    set_: SetOption = None,
+    map_: MapOption = "",
+    skip_bad: SkipBadOption = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Stage 1: the teacher answers the conversations."""
+    _stages(job, set_, map_, skip_bad, quiet, as_json, "generate")
+
+
+@app.command()
+def curate(
+    job: JobArgument,
+    set_: SetOption = None,
+    map_: MapOption = "",
+    skip_bad: SkipBadOption = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Stage 1: keep the teacher's replies that are worth learning."""
+    _stages(job, set_, map_, skip_bad, quiet, as_json, "curate")
+
+
+@app.command()
+def train(
+    job: JobArgument,
+    set_: SetOption = None,
+    map_: MapOption = "",
+    skip_bad: SkipBadOption = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Stage 2: build the student and train it."""
+    _stages(job, set_, map_, skip_bad, quiet, as_json, "train")
+
+
+@app.command()
+def split(
+    source: Annotated[Path, typer.Argument(help="JSONL, JSON or CSV file of conversations.")],
+    out: Annotated[Path, typer.Option(help="Folder for train.jsonl, validation.jsonl and test.jsonl.")],
+    train_: Annotated[int, typer.Option("--train", min=1, help="Conversations for training.")],
+    validation: Annotated[int, typer.Option(min=1, help="Conversations for validation.")],
+    test: Annotated[int, typer.Option(min=1, help="Conversations for the test.")],
+    map_: MapOption = "",
+    seed: Annotated[int, typer.Option(min=0, help="Of the choice.")] = 0,
+    skip_bad: SkipBadOption = False,
+) -> None:
+    """Split one file into training, validation and test conversations, in equal shares of its intents."""
+    from distiller.sampling import split as split_conversations
+    from distiller.schema import BadLine, parse_column_map, read_conversations, write_jsonl
+
+    bad: list[BadLine] | None = [] if skip_bad else None
+    found = read_conversations(source, column_map=parse_column_map(map_), bad=bad)
+    parts = split_conversations(found, {"train": train_, "validation": validation, "test": test}, seed)
+    for name, conversations in parts.items():
+        write_jsonl(out / f"{name}.jsonl", conversations)
+        typer.echo(f"{out / name}.jsonl: {len(conversations)} conversations")
+    if bad:
+        write_jsonl(out / "quarantine.jsonl", [{"line": b.line, "reason": b.reason, "text": b.text} for b in bad])
+        typer.echo(f"{out / 'quarantine.jsonl'}: {len(bad)} bad lines")
+
+
+@app.command()
+def jobs(
+    fields: Annotated[bool, typer.Option("--fields", help="Explain every field of a job file instead.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List the runs: state, stage, result."""
+    from distiller.jobs import job_rows
+    from distiller.tables import print_table
+
+    if fields:
+        from distiller.job import field_table
+
+        rows = [dict(zip(("field", "type", "default", "meaning"), row, strict=True)) for row in field_table()]
+    else:
+        rows = job_rows()
+    print_table(rows, as_json=as_json, empty="No runs yet. Start one: python -m distiller run configs/quickstart.yaml")
+
+
+def _stages(
+    path: Path,
+    overrides: list[str] | None,
+    map_: str,
+    skip_bad: bool,
+    quiet: bool,
+    as_json: bool,
+    until: str | None,
+) -> None:
+    from distiller.job import load_job
+    from distiller.pipeline import run_job
+    from distiller.schema import parse_column_map
+
+    values = list(overrides or [])
+    values += [f"column_map.{target}={column}" for target, column in parse_column_map(map_).items()]
+    result = run_job(load_job(path, values), skip_bad=skip_bad, quiet=quiet or as_json, until=until)
+    if as_json:
+        typer.echo(json.dumps({"run": result.id, "folder": str(result.folder), "stages": result.state}))
+
+
+def run_cli(cli: Callable[[], Any]) -> None:
+    """Runs a command line: our errors become words and an exit code, an interrupt a clean stop."""
+    try:
+        cli()
+    except DistillerError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        print("Stopped. Start the same command again to go on.", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def main() -> None:
+    run_cli(app)

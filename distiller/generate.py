@@ -1,0 +1,175 @@
+"""Stage 1: the teacher answers every user turn, with its own earlier replies as history.
+
+Conversations go in blocks; within a block all first turns are asked, then all second turns, and so
+on, so that a local model has full batches and an API full concurrency. Each finished conversation is
+appended to `synthetic.<split>.jsonl`; single replies are safe in the completion store before that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from distiller.answer import CompletionStore, answer
+from distiller.chat.base import ChatModel, ChatRequest, Sampling
+from distiller.job import DistillationJob
+from distiller.progress import Tracker
+from distiller.retrieval import PolicyIndex, retrieval_query
+from distiller.schema import (
+    Completion,
+    Conversation,
+    Message,
+    drop_torn_line,
+    history,
+    read_jsonl,
+    to_line,
+    write_jsonl,
+)
+from distiller.tasks import TASKS
+
+BLOCK = 128
+
+
+@dataclass(frozen=True)
+class Prompting:
+    """What a contestant is told: the base prompt, and for the teacher retrieved policies on top."""
+
+    base: str
+    instructions: str = ""
+    policies: PolicyIndex | None = None
+    sections: int = 2
+    task: str = "conversation"
+
+    def systems(self, histories: Sequence[Sequence[Message]], own: Sequence[str | None]) -> list[str]:
+        """The system prompt for each history; `own` is the conversation's own one, which goes first."""
+        task = TASKS[self.task]
+        if self.policies is None:
+            found: list[list[str]] = [[] for _ in histories]
+        else:
+            found = self.policies.search([retrieval_query(h) for h in histories], self.sections)
+        return [
+            task.system_prompt("\n\n".join(filter(None, (self.base, system))), sections, self.instructions)
+            for system, sections in zip(own, found, strict=True)
+        ]
+
+
+def teacher_prompting(job: DistillationJob) -> Prompting:
+    policies = None
+    if job.retrieval.policies is not None:
+        from distiller.embedding import load_encoder
+
+        policies = PolicyIndex(job.retrieval.policies, load_encoder())
+    return Prompting(job.system_prompt, job.teacher_instructions, policies, job.retrieval.sections, job.task_type)
+
+
+def student_prompting(job: DistillationJob) -> Prompting:
+    return Prompting(job.system_prompt, task=job.task_type)
+
+
+@dataclass
+class Answered:
+    """One conversation with the model's replies: texts by turn, the completions behind them, the prompts."""
+
+    conversation: Conversation
+    replies: list[str] = field(default_factory=list)
+    completions: list[Completion] = field(default_factory=list)
+    systems: list[str] = field(default_factory=list)
+
+
+async def converse(
+    model: ChatModel,
+    conversations: Sequence[Conversation],
+    prompting: Prompting,
+    sampling: Sampling,
+    store: CompletionStore,
+    *,
+    own_history: bool,
+    tracker: Tracker | None = None,
+    on_answered: Callable[[Answered], None] | None = None,
+) -> list[Answered]:
+    """Every turn of every conversation, answered.
+
+    `own_history` True: the model's own earlier replies stand in the history (free-running); False: the
+    references do. `on_answered` is called as each conversation is complete.
+    """
+    done: list[Answered] = []
+    for start in range(0, len(conversations), BLOCK):
+        block = [Answered(conversation) for conversation in conversations[start : start + BLOCK]]
+        turns = [item.conversation.turns() for item in block]
+        for t in range(max(map(len, turns))):
+            present = [k for k in range(len(block)) if t < len(turns[k])]
+            earlier = [
+                block[k].replies
+                if own_history
+                else [turn.reference or block[k].replies[turn.index] for turn in turns[k][:t]]
+                for k in present
+            ]
+            bare = [history(turns[k], replies, t, None) for k, replies in zip(present, earlier, strict=True)]
+            systems = prompting.systems(bare, [block[k].conversation.system for k in present])
+            requests = [
+                ChatRequest(messages=[Message(role="system", content=system), *messages], sampling=sampling)
+                for system, messages in zip(systems, bare, strict=True)
+            ]
+            completions = await answer(model, requests, store, tracker=tracker)
+            for k, system, completion in zip(present, systems, completions, strict=True):
+                block[k].systems.append(system)
+                block[k].completions.append(completion)
+                block[k].replies.append(TASKS[prompting.task].parse(completion.text))
+                if on_answered and t == len(turns[k]) - 1:
+                    on_answered(block[k])
+        done += block
+    return done
+
+
+def count_turns(conversations: Sequence[Conversation]) -> int:
+    return sum(len(conversation.turns()) for conversation in conversations)
+
+
+def to_synthetic(item: Answered) -> Conversation:
+    """The conversation with the teacher's replies. The references stay beside them, in the metadata."""
+    turns = item.conversation.turns()
+    messages = [Message(role="system", content=item.conversation.system)] if item.conversation.system else []
+    for turn, reply in zip(turns, item.replies, strict=True):
+        messages += [*turn.context, Message(role="assistant", content=reply)]
+    metadata = item.conversation.metadata | {
+        "references": [turn.reference for turn in turns],
+        "teacher_systems": item.systems,
+        "completions": [c.model_dump(exclude={"text", "top_logprobs"}, exclude_none=True) for c in item.completions],
+    }
+    return Conversation(id=item.conversation.id, messages=messages, metadata=metadata)
+
+
+async def write_synthetic(
+    model: ChatModel,
+    conversations: Sequence[Conversation],
+    prompting: Prompting,
+    sampling: Sampling,
+    store: CompletionStore,
+    path: Path,
+    tracker: Tracker | None = None,
+) -> list[Conversation]:
+    """Appends to `path` as conversations are finished; at the end the file is in the order of the data."""
+    drop_torn_line(path)
+    written = {row["id"] for row in read_jsonl(path)}
+    with path.open("a", encoding="utf-8") as file:
+
+        def append(item: Answered) -> None:
+            if item.conversation.id not in written:
+                file.write(to_line(to_synthetic(item)))
+                file.flush()
+
+        # Conversations that are already in the file come from the store: no model is asked for them.
+        answered = await converse(
+            model,
+            conversations,
+            prompting,
+            sampling,
+            store,
+            own_history=True,
+            tracker=tracker,
+            on_answered=append,
+        )
+    result = [to_synthetic(item) for item in answered]
+    write_jsonl(path, result)
+    return result

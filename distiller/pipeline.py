@@ -1,0 +1,304 @@
+"""The stages in their order. Each reads the last one's files in the run folder and writes its own.
+
+    prepare → generate → curate → student → train → reference_trained → manifest
+
+`run_job` does what is not done yet. Stopping at any moment loses at most a minute of training and the
+replies that were under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from distiller.answer import CompletionStore
+from distiller.chat import OpenOptions, open_model
+from distiller.chat.base import Sampling
+from distiller.chat.registry import local_source
+from distiller.curate import curate
+from distiller.errors import ModelError, RunError
+from distiller.generate import count_turns, student_prompting, teacher_prompting, write_synthetic
+from distiller.job import DistillationJob
+from distiller.progress import Progress
+from distiller.runs import Run, file_hash, folder_hash, now, open_run_of, runs_folder, versions
+from distiller.sampling import stratified
+from distiller.schema import BadLine, Conversation, Message, read_conversations, write_jsonl, write_text
+from distiller.student import build_student
+from distiller.tasks import TASKS, ToScore
+
+SPLITS = ("train", "validation", "test")
+
+
+def run_job(job: DistillationJob, *, skip_bad: bool = False, quiet: bool = False, until: str | None = None) -> Run:
+    """The run of `job`, brought to its end (or to the end of stage `until`). Raises DistillerError."""
+    run = open_run_of(job)
+    with run.locked():
+        progress = Progress(run.path("events.jsonl"), quiet=quiet)
+        if run.manifest is not None:
+            progress.say(f"Run {run.id} is complete already; nothing to do.")
+            return run
+        progress.say(f"Run {run.id} → {run.folder}")
+        progress.event("start", pid=_pid())
+        for name, stage in STAGES.items():
+            if name not in run.state:
+                began = time.monotonic()
+                progress.event("stage", stage=name)
+                figures = stage(run, job, progress, skip_bad)
+                run.finish_stage(name, seconds=round(time.monotonic() - began, 1), **figures)
+                progress.event("stage_done", stage=name, **figures)
+            if name == until:
+                return run
+        _write_manifest(run, job)
+        progress.event("done")
+        progress.say(f"Run {run.id}: the student is in {run.path('student')}")
+    return run
+
+
+def _prepare(run: Run, job: DistillationJob, progress: Progress, skip_bad: bool) -> dict[str, Any]:
+    """Reads the data, takes the sample, and keeps both in the run folder."""
+    files = {"train": job.training_data, "validation": job.validation_data, "test": job.test_data}
+    sizes = {"train": job.sample.training, "validation": job.sample.validation, "test": job.sample.test}
+    bad: list[BadLine] = []
+    figures: dict[str, Any] = {}
+    for split, path in files.items():
+        if path is None:
+            continue
+        found = read_conversations(path, column_map=job.column_map, bad=bad if skip_bad else None)
+        chosen = stratified(found, sizes[split], job.seed)
+        write_jsonl(run.path("data", f"{split}.jsonl"), chosen)
+        figures[split] = {"conversations": len(chosen), "of": len(found), "turns": count_turns(chosen)}
+    if bad:
+        rows = [{"file": str(b.file), "line": b.line, "reason": b.reason, "text": b.text} for b in bad]
+        write_jsonl(run.path("quarantine.jsonl"), rows)
+        progress.say(f"{len(bad)} bad lines were left out; they are in {run.path('quarantine.jsonl')}")
+    return figures | {"quarantined": len(bad)}
+
+
+def load_split(run: Run, split: str) -> list[Conversation]:
+    path = run.path("data", f"{split}.jsonl")
+    return read_conversations(path) if path.exists() else []
+
+
+def _generate(run: Run, job: DistillationJob, progress: Progress, skip_bad: bool) -> dict[str, Any]:
+    return asyncio.run(_generate_async(run, job, progress))
+
+
+async def _generate_async(run: Run, job: DistillationJob, progress: Progress) -> dict[str, Any]:
+    """The validation turns first: they show whether the teacher is worth paying for the rest."""
+    options = OpenOptions(job.precision, job.max_batch, job.teacher_key_variable, job.teacher_concurrency)
+    teacher = open_model(job.teacher_model, options)
+    prompting = teacher_prompting(job)
+    sampling = Sampling.model_validate(job.teacher_sampling.model_dump() | {"seed": job.seed})
+    store = CompletionStore(runs_folder() / "completions.sqlite")
+    figures: dict[str, Any] = {}
+    try:
+        for split in ("validation", "train"):
+            data = load_split(run, split)
+            with progress.track(f"Teacher answers {split}", count_turns(data), "replies") as tracker:
+                path = run.path(f"synthetic.{split}.jsonl")
+                synthetic = await write_synthetic(teacher, data, prompting, sampling, store, path, tracker)
+            figures[split] = _spend(synthetic, job)
+            if split == "validation":
+                figures["teacher_validation"] = _score_teacher(run, job, data, synthetic, progress)
+    except ExceptionGroup as group:  # the first error in words; what was received is in the store
+        raise group.exceptions[0] from None
+    finally:
+        store.close()
+        await teacher.aclose()
+    return figures
+
+
+def _score_teacher(
+    run: Run,
+    job: DistillationJob,
+    data: Sequence[Conversation],
+    synthetic: Sequence[Conversation],
+    progress: Progress,
+) -> dict[str, Any]:
+    scorer = TASKS[job.task_type].scorer(data, load_split(run, "train"))
+    items = [
+        ToScore(conversation, turn, answered.reference or "")
+        for conversation, said in zip(data, synthetic, strict=True)
+        for turn, answered in zip(conversation.turns(), said.turns(), strict=True)
+    ]
+    scored = [score.correct for score in scorer.score(items) if score.correct is not None]
+    if not scored:
+        progress.say(f"The teacher could not be scored on the validation data ({scorer.note}).")
+        return {"accuracy": None, "accuracy_kind": scorer.kind, "n": 0}
+    accuracy = sum(scored) / len(scored)
+    progress.say(f"Teacher on the validation data: {accuracy:.1%} of {len(scored)} turns correct ({scorer.kind}).")
+    if accuracy < job.min_teacher_accuracy:
+        text = (
+            f"The teacher {job.teacher_model} is bad at this domain: {accuracy:.1%} correct, below "
+            f"min_teacher_accuracy {job.min_teacher_accuracy:.0%}. A student learns its mistakes. Give it policy text "
+            "(retrieval.policies), clearer teacher_instructions, or another teacher."
+        )
+        if job.stop_on_bad_teacher:
+            raise RunError(text + " Stopped before the training turns were asked, as stop_on_bad_teacher says.")
+        progress.say(f"[yellow]Warning:[/yellow] {text}")
+    return {"accuracy": accuracy, "accuracy_kind": scorer.kind, "n": len(scored)}
+
+
+def _spend(synthetic: Sequence[Conversation], job: DistillationJob) -> dict[str, Any]:
+    completions = [c for conversation in synthetic for c in conversation.metadata["completions"]]
+    prompt = sum(c.get("prompt_tokens") or 0 for c in completions)
+    output = sum(c.get("completion_tokens") or 0 for c in completions)
+    price = job.teacher_price
+    cost = (prompt * price.input_per_million + output * price.output_per_million) / 1e6 if price else None
+    return {
+        "replies": len(completions),
+        "prompt_tokens": prompt,
+        "completion_tokens": output,
+        "cost_usd": cost,
+    }
+
+
+def _curate(run: Run, job: DistillationJob, progress: Progress, skip_bad: bool) -> dict[str, Any]:
+    test = load_split(run, "test")
+    figures: dict[str, Any] = {}
+    dropped: list[dict[str, Any]] = []
+    for split in ("train", "validation"):
+        synthetic = read_conversations(run.path(f"synthetic.{split}.jsonl"))
+        result = curate(synthetic, load_split(run, split), test, job.curation, deduplicate=split == "train")
+        write_jsonl(run.path(f"curated.{split}.jsonl"), result.conversations)
+        dropped += [{"split": split, **row} for row in result.dropped]
+        figures[split] = result.summary
+        table = ", ".join(f"{reason} {n}" for reason, n in sorted(result.summary.items(), key=lambda kv: -kv[1]))
+        progress.say(f"Curated {split}: {table}")
+        if not result.conversations:
+            raise RunError(
+                f"Curation dropped every reply to the {split} turns ({table}). Look at {run.path('dropped.jsonl')}, then "
+                "loosen curation, or set curation.use_reference_for_dropped."
+            )
+    write_jsonl(run.path("dropped.jsonl"), dropped)
+    return figures
+
+
+def _student(run: Run, job: DistillationJob, progress: Progress, skip_bad: bool) -> dict[str, Any]:
+    """Builds the student before distillation: the baseline."""
+    source = local_source(job.student_model)
+    if source is None:
+        raise ModelError(f"student_model {job.student_model!r} has no weights to train.")
+    texts = [job.system_prompt]
+    for name in (
+        "curated.train.jsonl",
+        "curated.validation.jsonl",
+        "data/train.jsonl",
+        "data/validation.jsonl",
+    ):
+        for conversation in read_conversations(run.path(name)):
+            texts += [message.content for message in conversation.messages]
+    if not run.path("baseline").exists():
+        figures = build_student(source, texts, run.path("baseline"), job.student.layers, job.student.vocabulary_size)
+        write_text(run.path("baseline", "student.json"), json.dumps(figures))
+    figures = json.loads(run.path("baseline", "student.json").read_text("utf-8"))
+    progress.say(
+        f"Student: {figures['parameters'] / 1e6:.1f}M parameters, cut from {figures['source_parameters'] / 1e6:.1f}M"
+    )
+    return figures
+
+
+def _train(run: Run, job: DistillationJob, progress: Progress, skip_bad: bool) -> dict[str, Any]:
+    training = read_conversations(run.path("curated.train.jsonl"))
+    validation = read_conversations(run.path("curated.validation.jsonl"))
+    teacher = local_source(job.teacher_model) if job.hyperparameters.loss != "sequence" else None
+    return _train_one(run, job, progress, "student", training, validation, teacher, "Training the student")
+
+
+def _reference_trained(run: Run, job: DistillationJob, progress: Progress, skip_bad: bool) -> dict[str, Any]:
+    """The same student, settings and epochs, on the references alone: what distillation has to beat."""
+    if not job.reference_trained:
+        return {"skipped": True}
+    training, validation = load_split(run, "train"), load_split(run, "validation")
+    if not any(turn.reference for conversation in training for turn in conversation.turns()):
+        return {"skipped": True, "why": "the training data has no references"}
+    label = "Training on references alone"
+    return _train_one(run, job, progress, "reference_trained", training, validation, None, label)
+
+
+def _train_one(
+    run: Run,
+    job: DistillationJob,
+    progress: Progress,
+    name: str,
+    training: Sequence[Conversation],
+    validation: Sequence[Conversation],
+    teacher: str | None,
+    label: str,
+) -> dict[str, Any]:
+    from distiller.training.trainer import train
+
+    history = train(
+        run.path("baseline"),
+        run.path(name),
+        training,
+        validation,
+        student_prompting(job).systems([[Message(role="user", content="")]], [None])[0],
+        job.hyperparameters,
+        teacher_source=teacher,
+        precision=job.precision,
+        seed=job.seed,
+        progress=progress,
+        label=label,
+    )
+    best = history.validation[history.best_epoch]
+    speed = history.tokens / history.seconds if history.seconds else 0.0
+    progress.say(
+        f"{label}: best epoch {history.best_epoch + 1} of {len(history.validation)}, "
+        f"validation loss {best['loss']:.3f}, {speed:,.0f} target tokens/s"
+    )
+    return {
+        "epochs": len(history.validation),
+        "best_epoch": history.best_epoch + 1,
+        "train": history.train,
+        "validation": history.validation,
+        "target_tokens": history.tokens,
+        "training_seconds": round(history.seconds, 1),
+        "sha256": folder_hash(run.path(name)),
+    }
+
+
+Stage = Callable[[Run, DistillationJob, Progress, bool], dict[str, Any]]
+STAGES: dict[str, Stage] = {
+    "prepare": _prepare,
+    "generate": _generate,
+    "curate": _curate,
+    "student": _student,
+    "train": _train,
+    "reference_trained": _reference_trained,
+}
+
+
+def _write_manifest(run: Run, job: DistillationJob) -> None:
+    from distiller.training.trainer import forget_checkpoint
+
+    stages = run.state
+    files: dict[str, Path | None] = {
+        "training_data": job.training_data,
+        "validation_data": job.validation_data,
+        "test_data": job.test_data,
+        "policies": job.retrieval.policies,
+    }
+    manifest = {
+        "id": run.id,
+        "finished": now(),
+        "versions": versions(),
+        "seed": job.seed,
+        "data": {name: file_hash(path) for name, path in files.items() if path and path.exists()},
+        "student_sha256": stages["train"]["sha256"],
+        "seconds": {name: figures.get("seconds") for name, figures in stages.items()},
+        "stages": stages,
+    }
+    write_text(run.path("manifest.json"), json.dumps(manifest, indent=2, ensure_ascii=False))
+    for name in ("student", "reference_trained"):
+        forget_checkpoint(run.path(name))
+
+
+def _pid() -> int:
+    import os
+
+    return os.getpid()

@@ -1,0 +1,352 @@
+"""The training loop.
+
+Batches of like length; the output layer is computed only where a reply is trained on; the loss is
+normalised by the global number of target tokens of a step, also under gradient accumulation; the
+learning rate is a function of the step alone. A checkpoint holds everything that the rest of the run
+depends on, so a killed training resumes to the same student.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distiller.errors import TrainingError
+from distiller.job import Hyperparameters
+from distiller.progress import Progress
+from distiller.schema import Conversation
+from distiller.student import KEPT_TOKENS, kept_tokens
+from distiller.training import losses
+from distiller.training.signals import LiveTeacher, output_logits
+from distiller.training.tokenize import IGNORE, Example, tokenize_all
+
+if TYPE_CHECKING:
+    import torch
+
+CHECKPOINT_EVERY_S = 60.0
+
+
+@dataclass
+class History:
+    """One entry an epoch. Losses are means over target tokens."""
+
+    train: list[dict[str, float]] = field(default_factory=list)
+    validation: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = -1
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class _Place:
+    """How far the training has come."""
+
+    epoch: int = 0
+    step_in_epoch: int = 0
+    step: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    count: int = 0
+
+
+def forget_checkpoint(folder: Path) -> None:
+    """Once the result is recorded elsewhere."""
+    folder.with_name(f".{folder.name}.checkpoint").unlink(missing_ok=True)
+
+
+def learning_rate_at(step: int, total: int, peak: float, warmup_ratio: float) -> float:
+    """Linear warm-up to `peak`, then a cosine to a tenth of it."""
+    warmup = max(1, round(total * warmup_ratio))
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    progress = (step - warmup) / max(1, total - warmup)
+    return peak * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+
+
+def length_grouped_batches(lengths: Sequence[int], batch_size: int, seed: int) -> list[list[int]]:
+    """Every index once, in batches of like length, in an order that depends on the seed alone."""
+    order = list(range(len(lengths)))
+    generator = random.Random(seed)
+    generator.shuffle(order)
+    group = batch_size * 8
+    batches: list[list[int]] = []
+    for start in range(0, len(order), group):
+        part = sorted(order[start : start + group], key=lambda i: -lengths[i])
+        batches += [part[k : k + batch_size] for k in range(0, len(part), batch_size)]
+    generator.shuffle(batches)
+    return batches
+
+
+def train(
+    start: Path,
+    folder: Path,
+    training: Sequence[Conversation],
+    validation: Sequence[Conversation],
+    system: str | None,
+    settings: Hyperparameters,
+    *,
+    teacher_source: str | None,
+    precision: str,
+    seed: int,
+    progress: Progress,
+    label: str,
+) -> History:
+    """Trains the model in `start` and leaves the best epoch's in `folder`. Resumes from `folder`'s checkpoint.
+
+    `teacher_source` None trains on the texts alone. Raises TrainingError for data without targets,
+    vocabularies that do not match, and a loss that is not finite.
+    """
+    trainer = _Trainer(start, folder, training, validation, system, settings, teacher_source, precision, seed)
+    return trainer.run(progress, label)
+
+
+class _Trainer:
+    def __init__(
+        self,
+        start: Path,
+        folder: Path,
+        training: Sequence[Conversation],
+        validation: Sequence[Conversation],
+        system: str | None,
+        settings: Hyperparameters,
+        teacher_source: str | None,
+        precision: str,
+        seed: int,
+    ) -> None:
+        import torch
+        from accelerate import Accelerator
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        from distiller.chat.transformers_local import choose_device, choose_dtype
+
+        torch.manual_seed(seed)
+        self.settings, self.seed, self.folder = settings, seed, folder
+        self.start = start
+        self.checkpoint = folder.with_name(f".{folder.name}.checkpoint")
+        self.best = folder.with_name(f".{folder.name}.best")
+        mixed = choose_dtype(precision, choose_device()) == torch.bfloat16
+        self.accelerator = Accelerator(mixed_precision="bf16" if mixed else "no")
+        self.tokenizer = AutoTokenizer.from_pretrained(start)
+        self.examples = {
+            "train": tokenize_all(training, self.tokenizer, system, settings.max_length),
+            "validation": tokenize_all(validation, self.tokenizer, system, settings.max_length),
+        }
+        self.conversations = {c.id: c for c in [*training, *validation]}
+        model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
+        model.config.use_cache = False
+        self.teacher = (
+            LiveTeacher(teacher_source, self.tokenizer, kept_tokens(start), precision) if teacher_source else None
+        )
+        matrices = [p for p in model.parameters() if p.ndim >= 2]
+        vectors = [p for p in model.parameters() if p.ndim < 2]
+        optimizer = torch.optim.AdamW(
+            [
+                {"params": matrices, "weight_decay": settings.weight_decay},
+                {"params": vectors, "weight_decay": 0.0},
+            ],
+            lr=settings.learning_rate,
+            betas=(0.9, 0.95),
+            foreach=True,
+        )
+        self.model, self.optimizer = self.accelerator.prepare(_at_targets(model), optimizer)
+        self.history, self.place = History(), _Place()
+
+    @property
+    def plain_model(self) -> Any:
+        return self.accelerator.unwrap_model(self.model).model
+
+    def run(self, progress: Progress, label: str) -> History:
+        settings = self.settings
+        self._resume()
+        lengths = [len(example.ids) for example in self.examples["train"]]
+        steps_an_epoch = math.ceil(len(lengths) / settings.batch_size)
+        total = steps_an_epoch * settings.num_epochs
+        targets = sum(example.target_tokens for example in self.examples["train"]) * settings.num_epochs
+        saved_at = time.monotonic()
+        with progress.track(label, targets, "tokens") as tracker:
+            tracker.advance(self.history.tokens)
+            while self.place.epoch < settings.num_epochs and not self._should_stop():
+                epoch = self.place.epoch
+                batches = length_grouped_batches(lengths, settings.batch_size, self.seed * 1_000_003 + epoch)
+                for k in range(self.place.step_in_epoch, len(batches)):
+                    began = time.perf_counter()
+                    rate = learning_rate_at(self.place.step, total, settings.learning_rate, settings.warmup_ratio)
+                    count = self._step([self.examples["train"][i] for i in batches[k]], rate)
+                    self.history.seconds += time.perf_counter() - began
+                    self.history.tokens += count
+                    self.place.step += 1
+                    self.place.step_in_epoch = k + 1
+                    tracker.advance(count)
+                    if time.monotonic() - saved_at > CHECKPOINT_EVERY_S:
+                        self._save()
+                        saved_at = time.monotonic()
+                self._end_epoch(progress, label)
+                self._save()
+                saved_at = time.monotonic()
+        self._finish()
+        return self.history
+
+    def _should_stop(self) -> bool:
+        done = len(self.history.validation)
+        return done > 0 and done - 1 - self.history.best_epoch >= self.settings.early_stopping_patience
+
+    def _step(self, batch: list[Example], rate: float) -> int:
+        """One optimizer step. The gradients of its parts are summed; the division by the count is done once."""
+        import torch
+
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        count = sum(example.target_tokens for example in batch)
+        mine = batch[rank::world] or batch[:1]
+        weight = 1.0 if batch[rank::world] else 0.0  # a process without work still takes part in the exchange
+        parts = min(self.settings.gradient_accumulation_steps, len(mine))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        for part in range(parts):
+            sums = self._losses(mine[part::parts])
+            loss = weight * self._total(sums) / count
+            if not torch.isfinite(loss):
+                raise TrainingError(
+                    f"The loss became {loss.item()} at step {self.place.step} (epoch {self.place.epoch + 1}). "
+                    f"Lower hyperparameters.learning_rate (now {self.settings.learning_rate:g}) and start again."
+                )
+            # Averaging over processes is undone, so that every target token weighs the same.
+            self.accelerator.backward(loss * world)
+            for name, value in sums.items():
+                self.place.sums[name] = self.place.sums.get(name, 0.0) + float(value.detach())
+        self.place.count += count
+        self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return count
+
+    def _losses(self, batch: Sequence[Example]) -> dict[str, torch.Tensor]:
+        """Sums over the target tokens of the batch, by name."""
+        import torch
+
+        longest = max(len(example.ids) for example in batch)
+        ids = torch.zeros(len(batch), longest, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        labels = torch.full_like(ids, IGNORE)
+        for row, example in enumerate(batch):
+            ids[row, : len(example.ids)] = torch.tensor(example.ids)
+            mask[row, : len(example.ids)] = 1
+            labels[row, : len(example.ids)] = torch.tensor(example.labels)
+        device = self.accelerator.device
+        labels = labels[:, 1:]
+        targets = labels != IGNORE  # position i predicts the token at i + 1
+        with self.accelerator.autocast():
+            logits = self.model(ids.to(device), mask.to(device), targets.to(device)).float()
+        chosen = labels[targets].to(device)
+        sums = {"ce": losses.cross_entropy(logits, chosen)}
+        if self.teacher is not None:
+            signal = torch.cat([self.teacher.log_probs(self.conversations[e.id], e) for e in batch]).to(device)
+            sums["kl"] = losses.forward_kl(logits, signal, chosen, self.settings.temperature)
+        return sums
+
+    def _total(self, sums: dict[str, Any]) -> Any:
+        weight = self.settings.kd_weight
+        return (1 - weight) * sums["ce"] + weight * sums["kl"] if "kl" in sums else sums["ce"]
+
+    def _end_epoch(self, progress: Progress, label: str) -> None:
+        import torch
+
+        self.model.eval()
+        sums: dict[str, float] = {}
+        examples = sorted(self.examples["validation"], key=lambda example: len(example.ids))
+        with torch.no_grad():
+            for start in range(0, len(examples), self.settings.batch_size):
+                for name, value in self._losses(examples[start : start + self.settings.batch_size]).items():
+                    sums[name] = sums.get(name, 0.0) + float(value)
+        self.model.train()
+        count = sum(example.target_tokens for example in examples)
+        means = {name: value / count for name, value in sums.items()}
+        means["loss"] = self._total(means)
+        seen = {name: value / max(1, self.place.count) for name, value in self.place.sums.items()}
+        seen["loss"] = self._total(seen)
+        best = min((entry["loss"] for entry in self.history.validation), default=math.inf)
+        self.history.train.append(seen)
+        self.history.validation.append(means)
+        if means["loss"] < best:
+            self.history.best_epoch = self.place.epoch
+            self._save_model(self.best)
+        progress.event("epoch", label=label, epoch=self.place.epoch + 1, train=seen, validation=means)
+        self.place = _Place(epoch=self.place.epoch + 1, step=self.place.step)
+
+    def _save_model(self, folder: Path) -> None:
+        """In bfloat16, whole or not at all."""
+        import torch
+
+        if not self.accelerator.is_main_process:
+            return
+        partial = folder.with_name(f"{folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        state = {name: value.to(torch.bfloat16) for name, value in self.plain_model.state_dict().items()}
+        model = self.plain_model
+        model.config.use_cache, model.config.dtype = True, torch.bfloat16
+        model.save_pretrained(partial, state_dict=state)
+        model.config.use_cache = False
+        self.tokenizer.save_pretrained(partial)
+        if (self.start / KEPT_TOKENS).exists():
+            shutil.copy(self.start / KEPT_TOKENS, partial / KEPT_TOKENS)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+
+    def _save(self) -> None:
+        import torch
+
+        if not self.accelerator.is_main_process:
+            return
+        partial = self.checkpoint.with_suffix(".partial")
+        torch.save(
+            {
+                "model": self.plain_model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "history": json.dumps(asdict(self.history)),
+                "place": json.dumps(asdict(self.place)),
+            },
+            partial,
+        )
+        partial.replace(self.checkpoint)
+
+    def _resume(self) -> None:
+        import torch
+
+        if not self.checkpoint.exists():
+            return
+        saved = torch.load(self.checkpoint, weights_only=True, map_location="cpu")
+        self.plain_model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.history = History(**json.loads(saved["history"]))
+        self.place = _Place(**json.loads(saved["place"]))
+
+    def _finish(self) -> None:
+        if self.accelerator.is_main_process:
+            if self.best.exists():  # else it was moved already, before the process was killed
+                shutil.rmtree(self.folder, ignore_errors=True)
+                self.best.rename(self.folder)
+        self.accelerator.wait_for_everyone()
+
+
+def _at_targets(model: Any) -> Any:
+    """A module whose forward gives logits at the target positions alone.
+
+    ids, mask (batch, length), targets (batch, length − 1) boolean → (targets.sum(), vocabulary).
+    """
+    import torch
+
+    class AtTargets(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, ids: torch.Tensor, mask: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            hidden = self.model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
+            return output_logits(self.model, hidden[:, :-1][targets])
+
+    return AtTargets()
