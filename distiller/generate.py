@@ -173,3 +173,21 @@ async def write_synthetic(
     result = [to_synthetic(item) for item in answered]
     write_jsonl(path, result)
     return result
+
+
+def reference_turns(conversation: Conversation, prompting: Prompting) -> list[Conversation]:
+    """One conversation a turn, for training a model on the references under the prompts of `prompting`."""
+    turns = conversation.turns()
+    references = [turn.reference or "" for turn in turns]
+    bare = [history(turns, references, turn.index, None) for turn in turns]
+    systems = prompting.systems(bare, [conversation.system] * len(turns))
+    result = []
+    for turn, system, messages in zip(turns, systems, bare, strict=True):
+        if turn.reference is None:
+            continue
+        reply = Message(role="assistant", content=turn.reference)
+        said = [Message(role="system", content=system), *messages, reply]
+        one = Conversation(id=f"{conversation.id}#{turn.index}", messages=said)
+        trained = [False] * (len(one.turns()) - 1) + [True]
+        result.append(one.model_copy(update={"metadata": {"keep": trained}}))
+    return result

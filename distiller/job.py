@@ -86,8 +86,24 @@ class Hyperparameters(_Section):
     warmup_ratio: float = Field(0.05, ge=0, lt=1, description="share of the steps in which the rate grows")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's, on matrices")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
+    lora_rank: int | None = Field(
+        None,
+        ge=1,
+        le=512,
+        description="train low-rank adapters of this rank, merged at the end; null trains all weights",
+    )
     max_length: int = Field(1024, ge=32, description="tokens of a training conversation; longer ones lose early turns")
     early_stopping_patience: int = Field(2, ge=1, description="epochs without a better validation loss before the end")
+
+
+class TeacherAdaptation(Hyperparameters):
+    """Fine-tunes a local teacher on the references, with its policy text before it, ahead of stage 1."""
+
+    enabled: bool = Field(False, description="adapt the teacher to the domain before it answers")
+    learning_rate: float = Field(5e-4, gt=0, le=1, description="peak of the schedule")
+    num_epochs: int = Field(2, ge=1, le=1000, description="passes over the training turns")
+    lora_rank: int | None = Field(16, ge=1, le=512, description="rank of the adapters; null trains all weights")
+    loss: Literal["sequence"] = Field("sequence", description="cross-entropy on the references")  # type: ignore[assignment]
 
 
 class Evaluation(_Section):
@@ -120,6 +136,7 @@ class DistillationJob(_Section):
     teacher_instructions: str = Field("", description="what the teacher alone is told on top")
     retrieval: Retrieval = Retrieval()
     teacher_sampling: TeacherSampling = TeacherSampling()
+    teacher_adaptation: TeacherAdaptation = TeacherAdaptation()
     teacher_price: TeacherPrice | None = Field(None, description="for the spend of an API teacher")
     teacher_key_variable: str = Field("OPENAI_API_KEY", description="environment variable that holds the key")
     teacher_concurrency: int = Field(8, ge=1, le=1024, description="requests under way at once to an API teacher")
@@ -160,6 +177,8 @@ class DistillationJob(_Section):
                 f"loss: forward_kl needs the teacher's logits, which {self.teacher_model!r} does not give; "
                 "use hyperparameters.loss: sequence"
             )
+        if self.teacher_adaptation.enabled and self.teacher_model.startswith(("openai:", "recorded:")):
+            raise ValueError(f"teacher_adaptation needs a local teacher; {self.teacher_model!r} has no weights here")
         return self
 
     def hash(self) -> str:

@@ -1,6 +1,6 @@
 """The stages in their order. Each reads the last one's files in the run folder and writes its own.
 
-    prepare → generate → curate → student → train → reference_trained → manifest
+    prepare → adapt_teacher → generate → curate → student → train → reference_trained → manifest
 
 `run_job` does what is not done yet. Stopping at any moment loses at most a minute of training and the
 replies that were under way.
@@ -13,7 +13,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distiller.answer import CompletionStore
 from distiller.chat import OpenOptions, open_model
@@ -21,7 +21,7 @@ from distiller.chat.base import Sampling
 from distiller.chat.registry import local_source
 from distiller.curate import curate
 from distiller.errors import ModelError, RunError
-from distiller.generate import count_turns, student_prompting, teacher_prompting, write_synthetic
+from distiller.generate import count_turns, reference_turns, student_prompting, teacher_prompting, write_synthetic
 from distiller.job import DistillationJob
 from distiller.progress import Progress
 from distiller.runs import Run, file_hash, folder_hash, now, open_run_of, runs_folder, versions
@@ -29,6 +29,9 @@ from distiller.sampling import stratified
 from distiller.schema import BadLine, Conversation, Message, read_conversations, write_jsonl, write_text
 from distiller.student import build_student
 from distiller.tasks import TASKS, ToScore
+
+if TYPE_CHECKING:
+    from distiller.training.trainer import History
 
 SPLITS = ("train", "validation", "test")
 
@@ -83,6 +86,32 @@ def load_split(run: Run, split: str) -> list[Conversation]:
     return read_conversations(path) if path.exists() else []
 
 
+def _adapt_teacher(run: Run, job: DistillationJob, progress: Progress, skip_bad: bool) -> dict[str, Any]:
+    """Fine-tunes a local teacher on the references, each under the prompt that it will have in service."""
+    settings = job.teacher_adaptation
+    if not settings.enabled:
+        return {"skipped": True}
+    from distiller.training.trainer import train
+
+    source = local_source(job.teacher_model)
+    assert source is not None, "the job refuses adaptation of teachers without weights"
+    prompting = teacher_prompting(job)
+    history = train(
+        Path(source),
+        run.path("teacher"),
+        [turn for c in load_split(run, "train") for turn in reference_turns(c, prompting)],
+        [turn for c in load_split(run, "validation") for turn in reference_turns(c, prompting)],
+        None,
+        settings,
+        teacher_source=None,
+        precision=job.precision,
+        seed=job.seed,
+        progress=progress,
+        label="Adapting the teacher",
+    )
+    return _report_training(history, run.path("teacher"), progress, "Adapting the teacher")
+
+
 def _generate(run: Run, job: DistillationJob, progress: Progress, skip_bad: bool) -> dict[str, Any]:
     return asyncio.run(_generate_async(run, job, progress))
 
@@ -90,7 +119,7 @@ def _generate(run: Run, job: DistillationJob, progress: Progress, skip_bad: bool
 async def _generate_async(run: Run, job: DistillationJob, progress: Progress) -> dict[str, Any]:
     """The validation turns first: they show whether the teacher is worth paying for the rest."""
     options = OpenOptions(job.precision, job.max_batch, job.teacher_key_variable, job.teacher_concurrency)
-    teacher = open_model(job.teacher_model, options)
+    teacher = open_model(run.model_name("teacher"), options)
     prompting = teacher_prompting(job)
     sampling = Sampling.model_validate(job.teacher_sampling.model_dump() | {"seed": job.seed})
     store = CompletionStore(runs_folder() / "completions.sqlite")
@@ -205,7 +234,7 @@ def _student(run: Run, job: DistillationJob, progress: Progress, skip_bad: bool)
 def _train(run: Run, job: DistillationJob, progress: Progress, skip_bad: bool) -> dict[str, Any]:
     training = read_conversations(run.path("curated.train.jsonl"))
     validation = read_conversations(run.path("curated.validation.jsonl"))
-    teacher = local_source(job.teacher_model) if job.hyperparameters.loss != "sequence" else None
+    teacher = local_source(run.model_name("teacher")) if job.hyperparameters.loss != "sequence" else None
     return _train_one(run, job, progress, "student", training, validation, teacher, "Training the student")
 
 
@@ -245,6 +274,10 @@ def _train_one(
         progress=progress,
         label=label,
     )
+    return _report_training(history, run.path(name), progress, label)
+
+
+def _report_training(history: History, folder: Path, progress: Progress, label: str) -> dict[str, Any]:
     best = history.validation[history.best_epoch]
     speed = history.tokens / history.seconds if history.seconds else 0.0
     progress.say(
@@ -258,13 +291,14 @@ def _train_one(
         "validation": history.validation,
         "target_tokens": history.tokens,
         "training_seconds": round(history.seconds, 1),
-        "sha256": folder_hash(run.path(name)),
+        "sha256": folder_hash(folder),
     }
 
 
 Stage = Callable[[Run, DistillationJob, Progress, bool], dict[str, Any]]
 STAGES: dict[str, Stage] = {
     "prepare": _prepare,
+    "adapt_teacher": _adapt_teacher,
     "generate": _generate,
     "curate": _curate,
     "student": _student,
@@ -294,7 +328,7 @@ def _write_manifest(run: Run, job: DistillationJob) -> None:
         "stages": stages,
     }
     write_text(run.path("manifest.json"), json.dumps(manifest, indent=2, ensure_ascii=False))
-    for name in ("student", "reference_trained"):
+    for name in ("teacher", "student", "reference_trained"):
         forget_checkpoint(run.path(name))
 
 

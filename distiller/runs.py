@@ -61,7 +61,8 @@ class Run:
         """The model behind `run:ID/contestant`, in the grammar of names."""
         job = self.job
         if contestant == "teacher":
-            return job.teacher_model
+            adapted = self.path("teacher", "config.json").exists()
+            return f"hf:{self.path('teacher')}" if adapted else job.teacher_model
         if contestant == "untouched":
             return job.student_model
         if contestant not in CONTESTANTS:

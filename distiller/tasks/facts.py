@@ -75,6 +75,7 @@ _STOP = frozenset(
 )
 #: Further words that may stand between the words of a fact.
 _SLACK = 5
+_STRICT_SLACK = 2
 #: How far before a fact its negation may stand.
 _NEGATION_REACH = 4
 #: "no later than 30 days" and "not only" deny nothing.
@@ -91,6 +92,7 @@ _HARMLESS_AFTER_NEGATOR = frozenset(
         "problem",
         "matter",
         "until",
+        "yet",
         "doubt",
     }
 )
@@ -100,30 +102,30 @@ def check_facts(reply: str, facts: Sequence[Sequence[str]], forbidden: Sequence[
     """Which of `facts` the reply leaves out and which of `forbidden` it states, each by its first alternative."""
     return FactCheck(
         missing=tuple(fact[0] for fact in facts if not states_any(reply, fact)),
-        forbidden=tuple(fact[0] for fact in forbidden if states_any(reply, fact)),
+        forbidden=tuple(fact[0] for fact in forbidden if states_any(reply, fact, strict=True)),
     )
 
 
-def states_any(reply: str, alternatives: Sequence[str]) -> bool:
-    return any(states(reply, alternative) for alternative in alternatives)
+def states_any(reply: str, alternatives: Sequence[str], *, strict: bool = False) -> bool:
+    return any(states(reply, alternative, strict=strict) for alternative in alternatives)
 
 
-def states(reply: str, alternative: str) -> bool:
+def states(reply: str, alternative: str, *, strict: bool = False) -> bool:
+    """`strict`, for what must not be said: all its words, in their order, hardly anything between them."""
     wanted_all = [t for t in tokens(alternative) if t not in {SENTENCE, CLAUSE}]
     negated = any(t in NEGATORS for t in wanted_all)
-    wanted = [t for t in wanted_all if t not in NEGATORS and t not in _STOP] or [
-        t for t in wanted_all if t not in NEGATORS
-    ]
+    words = [t for t in wanted_all if t not in NEGATORS]
+    wanted = words if strict else [t for t in words if t not in _STOP] or words
     if not wanted:
         return False
-    return any(_stated_in(sentence, wanted, negated) for sentence in _sentences(tokens(reply)))
+    return any(_stated_in(sentence, wanted, negated, strict) for sentence in _sentences(tokens(reply)))
 
 
 def contradicts(reply: str, facts: Sequence[Sequence[str]], forbidden: Sequence[Sequence[str]] = ()) -> str | None:
     """What the reply says against the facts: a forbidden statement, or another figure in the place of one
     that it leaves out ("14 days" where the fact is "30 days"). None where it says nothing against them."""
     for fact in forbidden:
-        if states_any(reply, fact):
+        if states_any(reply, fact, strict=True):
             return fact[0]
     said = [t for t in tokens(reply) if t not in {SENTENCE, CLAUSE}]
     figures = [(a, b) for a, b in itertools.pairwise(said) if _is_number(a) and not _is_number(b)]
@@ -147,22 +149,25 @@ def _sentences(all_tokens: Sequence[str]) -> list[list[str]]:
     return [list(group) for is_end, group in itertools.groupby(all_tokens, lambda t: t == SENTENCE) if not is_end]
 
 
-def _stated_in(sentence: list[str], wanted: list[str], negated: bool) -> bool:
+def _stated_in(sentence: list[str], wanted: list[str], negated: bool, strict: bool) -> bool:
     places = [[i for i, t in enumerate(sentence) if t == w] for w in wanted]
     if not all(places):
         return False
     has_number = any(_is_number(w) for w in wanted)
-    reach = len(wanted) + _SLACK
+    reach = len(wanted) + (_STRICT_SLACK if strict else _SLACK)
     for start in sorted(i for found in places for i in found):
         chosen = _nearest(places, start, reach)
         if chosen is None or not _numbers_before_units(sentence, wanted, chosen):
+            continue
+        if strict and chosen != sorted(chosen):
             continue
         first, last = min(chosen), max(chosen)
         if negated:
             if _negators(sentence, first - _NEGATION_REACH, last + 3, chosen, stop_at_clause=True):
                 return True
             continue
-        distance = 2 if has_number and len(wanted) <= 3 else _NEGATION_REACH
+        # A short fact ("30 days", "business account") is denied by the word right before it alone.
+        distance = 2 if has_number or len(wanted) <= 2 else _NEGATION_REACH
         until = first if has_number else last
         if not _negators(sentence, first - distance, until, chosen, stop_at_clause=True):
             return True

@@ -8,6 +8,7 @@ depends on, so a killed training resumes to the same student.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import random
@@ -143,8 +144,11 @@ class _Trainer:
         self.teacher = (
             LiveTeacher(teacher_source, self.tokenizer, kept_tokens(start), precision) if teacher_source else None
         )
-        matrices = [p for p in model.parameters() if p.ndim >= 2]
-        vectors = [p for p in model.parameters() if p.ndim < 2]
+        if settings.lora_rank is not None:
+            model = _with_adapters(model, settings.lora_rank)
+        trainable = [p for p in model.parameters() if p.requires_grad]
+        matrices = [p for p in trainable if p.ndim >= 2]
+        vectors = [p for p in trainable if p.ndim < 2]
         optimizer = torch.optim.AdamW(
             [
                 {"params": matrices, "weight_decay": settings.weight_decay},
@@ -286,8 +290,10 @@ class _Trainer:
             return
         partial = folder.with_name(f"{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        state = {name: value.to(torch.bfloat16) for name, value in self.plain_model.state_dict().items()}
         model = self.plain_model
+        if self.settings.lora_rank is not None:
+            model = copy.deepcopy(model).merge_and_unload()
+        state = {name: value.to(torch.bfloat16) for name, value in model.state_dict().items()}
         model.config.use_cache, model.config.dtype = True, torch.bfloat16
         model.save_pretrained(partial, state_dict=state)
         model.config.use_cache = False
@@ -305,7 +311,7 @@ class _Trainer:
         partial = self.checkpoint.with_suffix(".partial")
         torch.save(
             {
-                "model": self.plain_model.state_dict(),
+                "model": self._trained_state(),
                 "optimizer": self.optimizer.state_dict(),
                 "history": json.dumps(asdict(self.history)),
                 "place": json.dumps(asdict(self.place)),
@@ -314,13 +320,18 @@ class _Trainer:
         )
         partial.replace(self.checkpoint)
 
+    def _trained_state(self) -> dict[str, torch.Tensor]:
+        """What training changes: with adapters, these alone."""
+        state = self.plain_model.state_dict()
+        return {k: v for k, v in state.items() if self.settings.lora_rank is None or "lora_" in k}
+
     def _resume(self) -> None:
         import torch
 
         if not self.checkpoint.exists():
             return
         saved = torch.load(self.checkpoint, weights_only=True, map_location="cpu")
-        self.plain_model.load_state_dict(saved["model"])
+        self.plain_model.load_state_dict(saved["model"], strict=self.settings.lora_rank is None)
         self.optimizer.load_state_dict(saved["optimizer"])
         self.history = History(**json.loads(saved["history"]))
         self.place = _Place(**json.loads(saved["place"]))
@@ -331,6 +342,14 @@ class _Trainer:
                 shutil.rmtree(self.folder, ignore_errors=True)
                 self.best.rename(self.folder)
         self.accelerator.wait_for_everyone()
+
+
+def _with_adapters(model: Any, rank: int) -> Any:
+    """Low-rank adapters on every linear layer of the decoder (Hu et al. 2021, arXiv:2106.09685)."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    return get_peft_model(model, config)
 
 
 def _at_targets(model: Any) -> Any:
@@ -346,7 +365,8 @@ def _at_targets(model: Any) -> Any:
             self.model = model
 
         def forward(self, ids: torch.Tensor, mask: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-            hidden = self.model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
-            return output_logits(self.model, hidden[:, :-1][targets])
+            causal = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+            hidden = causal.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
+            return output_logits(causal, hidden[:, :-1][targets])
 
     return AtTargets()

@@ -1,0 +1,8 @@
+"""The Space's entry: builds the page and serves it (`python app.py`)."""
+
+from ui.app import build_app, launch_options
+
+demo = build_app()  # named demo: Gradio's own reloader (`gradio app.py`) looks for it
+
+if __name__ == "__main__":
+    demo.launch(**launch_options())

@@ -1,0 +1,166 @@
+"""`python -m evals`: run · report · compare · leaderboard."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from distiller.cli import JsonOption, MapOption, QuietOption, SkipBadOption, run_cli
+from distiller.errors import DataError, DistillerError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+RunOption = Annotated[str | None, typer.Option("--run", help="A run: its id, the start of it, or latest.")]
+
+
+@app.callback()
+def _top() -> None:
+    """Evaluate models on customer-support conversations."""
+
+
+@app.command()
+def run(
+    run_name: RunOption = None,
+    models: Annotated[str | None, typer.Option(help="Models by name, with commas: --models bundled:...,hf:...")] = None,
+    data: Annotated[Path | None, typer.Option(help="Conversations to replay: JSONL, JSON or CSV.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the report and the predictions.")] = None,
+    map_: MapOption = "",
+    training: Annotated[
+        Path | None, typer.Option(help="Conversations with intents, to judge by where the data has no facts.")
+    ] = None,
+    system_prompt: Annotated[str | None, typer.Option(help="What models of no run are told.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens a reply may have.")] = None,
+    timed_turns: Annotated[int | None, typer.Option(min=1, help="Turns answered one at a time, for the times.")] = None,
+    limit: Annotated[int, typer.Option(min=0, help="Conversations to take, by equal shares of intents; 0 = all.")] = 0,
+    free: Annotated[bool | None, typer.Option("--free", help="Also replay with the model's own replies.")] = None,
+    skip_bad: SkipBadOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Score a run (--run ID), or any models on any conversations (--models A,B --data F --out DIR)."""
+    from evals.evaluate import evaluate_models, evaluate_run
+    from evals.report import to_markdown
+
+    if models is None:
+        from distiller.runs import find_run
+
+        path = evaluate_run(find_run(run_name or "latest"), free_running=free, quiet=quiet)
+    else:
+        from distiller.chat import OpenOptions
+        from distiller.job import Evaluation
+        from distiller.sampling import stratified
+        from distiller.schema import BadLine, parse_column_map, read_conversations
+        from evals.contestants import by_name
+
+        if data is None or out is None:
+            raise DataError("--models needs --data FILE (what to replay) and --out DIR (where the report goes).")
+        bad: list[BadLine] | None = [] if skip_bad else None
+        conversations = read_conversations(data, column_map=parse_column_map(map_), bad=bad)
+        for line in bad or []:
+            typer.echo(f"left out: {line}", err=True)
+        given = {"max_tokens": max_tokens, "timed_turns": timed_turns, "free_running": free}
+        path = evaluate_models(
+            [by_name(name.strip()) for name in models.split(",") if name.strip()],
+            stratified(conversations, limit, 0),
+            out,
+            Evaluation(**{k: v for k, v in given.items() if v is not None}),
+            OpenOptions(),
+            system_prompt=system_prompt,
+            training=read_conversations(training) if training else (),
+            quiet=quiet,
+        )
+    if not quiet:
+        typer.echo(_head(to_markdown(json.loads(path.read_text("utf-8")))))
+    typer.echo(f"Report: {path.with_suffix('.html')} (also .md and .json)")
+
+
+@app.command()
+def report(run_name: RunOption = None, as_json: JsonOption = False) -> None:
+    """Write the report of a run again from its stored JSON, and print it."""
+    from evals.report import to_markdown, write_report
+
+    path = _report_path(run_name)
+    value = json.loads(path.read_text("utf-8"))
+    write_report(value, path.parent)
+    typer.echo(json.dumps(value, ensure_ascii=False) if as_json else to_markdown(value))
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="A model or role of the report, such as student.")],
+    b: Annotated[str, typer.Argument(help="The other one, such as teacher.")],
+    run_name: RunOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The paired tests between two models of a report."""
+    from distiller.tables import print_table
+
+    path = _report_path(run_name)
+    value = json.loads(path.read_text("utf-8"))
+    known = [name for row in value["rows"] for name in (row["model"], row["role"]) if name]
+    for name in (a, b):
+        if name not in known:
+            raise DataError(f"{name!r} is not in the report; there are: {', '.join(known)}.")
+    rows = []
+    for pair in value["comparisons"]:
+        names = [{pair["a"], pair["roles"][0]}, {pair["b"], pair["roles"][1]}]
+        if a in names[0] and b in names[1]:
+            sign = 1
+        elif b in names[0] and a in names[1]:
+            sign = -1
+        else:
+            continue
+        low, high = sorted(sign * end for end in pair["ci"])
+        rows.append(
+            {
+                "metric": pair["metric"],
+                f"{a} - {b}": round(sign * pair["difference"], 4),
+                "low": round(low, 4),
+                "high": round(high, 4),
+                "p": round(pair["p"], 4),
+                "p_holm": round(pair["p_adjusted"], 4),
+            }
+        )
+    print_table(rows, as_json=as_json, empty=f"{a} and {b} have no metric in common.")
+
+
+@app.command()
+def leaderboard(run_name: RunOption = None, as_json: JsonOption = False) -> None:
+    """The table of all models that were evaluated on the newest report's data."""
+    from distiller.tables import print_table
+    from evals.leaderboard import leaderboard_rows
+    from evals.report import cell
+
+    rows = leaderboard_rows(run_name)
+    empty = "No report yet. Make one: python -m distiller run configs/quickstart.yaml && python -m evals run"
+    if not as_json:
+        shown = ("rank", "accuracy", "retention", "bleu", "embedding_similarity", "latency_p50_s", "tokens_per_s")
+        shown += ("weights_mb", "peak_memory_mb", "parameters", "cost_per_1k")
+        titles = dict(zip(shown, _titles(shown), strict=True))
+        rows = [{"model": row["role"] or row["model"]} | {titles[k]: cell(k, row) for k in shown} for row in rows]
+    print_table(rows, as_json=as_json, empty=empty, title="Leaderboard: gold reference, reference history")
+
+
+def _titles(keys: tuple[str, ...]) -> list[str]:
+    from evals.report import COLUMNS
+
+    by_key: dict[str, Any] = {column[0]: column[1] for column in COLUMNS}
+    return [by_key[key] for key in keys]
+
+
+def _report_path(run_name: str | None) -> Path:
+    from evals.leaderboard import newest_report
+
+    path = newest_report(run_name)
+    if path is None:
+        raise DistillerError("There is no report yet. Make one: python -m evals run --run latest")
+    return path
+
+
+def _head(markdown: str) -> str:
+    return markdown.split("\n| column |", maxsplit=1)[0]
+
+
+def main() -> None:
+    run_cli(app)

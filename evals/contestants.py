@@ -1,0 +1,60 @@
+"""Who is compared, in which role, and what each is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from distiller.generate import Prompting, student_prompting, teacher_prompting
+from distiller.job import DistillationJob
+from distiller.runs import Run, find_run
+
+ROLE_WORDS = {
+    "teacher": "the model that is imitated, with the policy text it may consult",
+    "student": "the distilled model",
+    "baseline": "the student before distillation",
+    "reference_trained": "the same student trained on the references alone",
+    "untouched": "the model that the student was cut from, as published",
+}
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """`role` is None for models that no run made. `policies`: whether it gets the run's policy text."""
+
+    name: str
+    role: str | None
+    job: DistillationJob | None = None
+
+    @property
+    def file_name(self) -> str:
+        return "".join(c if c.isalnum() or c in "-_." else "_" for c in self.role or self.name)[:100]
+
+    def prompting(self, system_prompt: str | None = None) -> Prompting:
+        """The job's prompt for its role; `system_prompt` for models of no run."""
+        if self.job is None:
+            default = DistillationJob.model_fields["system_prompt"].default
+            return Prompting(system_prompt if system_prompt is not None else default)
+        return teacher_prompting(self.job) if self.role == "teacher" else student_prompting(self.job)
+
+
+def of_run(run: Run) -> list[Contestant]:
+    job = run.job
+    return [Contestant(f"run:{run.id}/{role}", role, job) for role in run.contestants()]
+
+
+def by_name(name: str) -> Contestant:
+    """A model of the grammar; `run:ID/ROLE` brings its role and its job's prompt along."""
+    if name.startswith("run:"):
+        run_name, _, role = name.removeprefix("run:").partition("/")
+        run = find_run(run_name)
+        return Contestant(f"run:{run.id}/{role or 'student'}", role or "student", run.job)
+    return Contestant(name, None)
+
+
+def weights_bytes(source: str | None) -> int | None:
+    """Bytes of the weight files behind a local model; None for an API's or one on the Hub."""
+    if source is None or not Path(source).is_dir():
+        return None
+    files = [p for p in Path(source).iterdir() if p.suffix in {".safetensors", ".bin", ".gguf"}]
+    return sum(p.stat().st_size for p in files) or None

@@ -1,0 +1,150 @@
+"""Times and memory of one contestant, in a process of its own: `python -m evals.measure` reads a request
+from standard input and prints the figures as JSON.
+
+First a few turns one at a time, streaming: TTFT, end-to-end, tokens/s, processor seconds. What a
+contestant needs beside its model (the teacher's retrieval) is part of its time and memory. Then many
+turns at once, for the replies an hour. Warm-up is not counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from distiller.chat import ChatModel, ChatRequest, OpenOptions, Sampling, open_model
+from distiller.chat.registry import local_source
+from distiller.errors import DistillerError
+from distiller.schema import Completion, Conversation, Message, history, read_conversations
+from evals.contestants import by_name, weights_bytes
+
+AT_ONCE = 32
+
+
+def measure(
+    name: str,
+    data_file: Path,
+    turns: int,
+    max_tokens: int,
+    options: OpenOptions,
+    system_prompt: str | None = None,
+) -> dict[str, Any]:
+    """Figures of the model `name` from a fresh process. Raises DistillerError with its words when it fails."""
+    request = {"name": name, "data": str(data_file), "turns": turns, "max_tokens": max_tokens}
+    request |= {"options": options.__dict__, "system_prompt": system_prompt}
+    done = subprocess.run(
+        [sys.executable, "-m", "evals.measure"], input=json.dumps(request), capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        raise DistillerError(f"Measuring {name} failed: {lines[-1]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def timed_turns(data: Sequence[Conversation], count: int) -> list[tuple[str, int]]:
+    """`count` turns spread over the data: (conversation, turn)."""
+    every = [(c.id, t.index) for c in data for t in c.turns()]
+    step = max(1, len(every) // max(1, count))
+    return every[::step][:count]
+
+
+async def _measure(request: dict[str, Any]) -> dict[str, Any]:
+    data = read_conversations(Path(request["data"]))
+    contestant = by_name(request["name"])
+    model = open_model(contestant.name, OpenOptions(**request["options"]))
+    prompting = contestant.prompting(request["system_prompt"])
+    sampling = Sampling(max_tokens=request["max_tokens"])
+    conversations = {c.id: c for c in data}
+
+    def histories(places: Sequence[tuple[str, int]]) -> list[list[Message]]:
+        result = []
+        for conversation_id, turn in places:
+            turns = conversations[conversation_id].turns()
+            result.append(history(turns, [t.reference or "" for t in turns], turn, None))
+        return result
+
+    def requests(places: Sequence[tuple[str, int]]) -> list[ChatRequest]:
+        bare = histories(places)
+        systems = prompting.systems(bare, [conversations[conversation_id].system for conversation_id, _ in places])
+        return [
+            ChatRequest(messages=[Message(role="system", content=system), *messages], sampling=sampling)
+            for system, messages in zip(systems, bare, strict=True)
+        ]
+
+    places = timed_turns(data, request["turns"])
+    warm_up = requests(places[:1])[0].model_copy(update={"sampling": Sampling(max_tokens=8)})
+    await _stream(model, warm_up)
+    singles = []
+    for place in places:
+        sent, cpu = time.perf_counter(), time.process_time()
+        one = requests([place])[0]
+        before_model = time.perf_counter() - sent
+        completion = await _stream(model, one)
+        singles.append((before_model, completion, time.perf_counter() - sent, time.process_time() - cpu))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    many = timed_turns(data, AT_ONCE)
+    sent = time.perf_counter()
+    await _all_at_once(model, requests(many))
+    busy = time.perf_counter() - sent
+    source = local_source(contestant.name)
+    tokens = sum(c.completion_tokens or 0 for _, c, _, _ in singles)
+    prompt_tokens = [c.prompt_tokens for _, c, _, _ in singles if c.prompt_tokens is not None]
+    return {
+        "ttft_s": [before + (c.ttft_s or 0.0) for before, c, _, _ in singles],
+        "latency_s": [latency for _, _, latency, _ in singles],
+        "tokens_per_s": tokens / sum(latency for _, _, latency, _ in singles),
+        "cpu_s_per_reply": sum(cpu for *_, cpu in singles) / len(singles) if source else None,
+        "mean_prompt_tokens": sum(prompt_tokens) / len(prompt_tokens) if prompt_tokens else None,
+        "mean_completion_tokens": tokens / len(singles),
+        "at_once": len(many),
+        "replies_per_hour": len(many) / busy * 3600,
+        "peak_memory_mb": peak / 1e6 if source else None,
+        "weights_mb": (weights_bytes(source) or 0) / 1e6 or None,
+        "parameters": _parameters(model),
+        "identity": model.identity,
+        "places": places,
+        "texts": [c.text for _, c, _, _ in singles],
+    }
+
+
+async def _stream(model: ChatModel, request: ChatRequest) -> Completion:
+    completion: Completion | None = None
+    async for item in model.stream(request):
+        if isinstance(item, Completion):
+            completion = item
+    if completion is None:
+        raise DistillerError(f"{model.name}: the stream ended without a reply.")
+    return completion
+
+
+async def _all_at_once(model: ChatModel, requests: Sequence[ChatRequest]) -> None:
+    size = model.max_batch
+    ordered = sorted(requests, key=model.length)
+    parts = [ordered[k : k + size] for k in range(0, len(ordered), size)]
+    slots = asyncio.Semaphore(model.concurrency)
+
+    async def run(part: Sequence[ChatRequest]) -> None:
+        async with slots:
+            await model.complete(part)
+
+    await asyncio.gather(*(run(part) for part in parts))
+
+
+def _parameters(model: ChatModel) -> int | None:
+    inner = getattr(model, "model", None)
+    count = getattr(inner, "num_parameters", None)
+    return int(count()) if callable(count) else None
+
+
+if __name__ == "__main__":
+    try:
+        print(json.dumps(asyncio.run(_measure(json.loads(sys.stdin.read())))))
+    except DistillerError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
