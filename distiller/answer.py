@@ -19,7 +19,7 @@ from tenacity import (
     RetryCallState,
     retry_if_exception_type,
     stop_after_attempt,
-    wait_exponential_jitter,
+    wait_random_exponential,
 )
 
 from distiller.chat.base import ChatModel, ChatRequest
@@ -28,7 +28,9 @@ from distiller.progress import Tracker
 from distiller.schema import Completion, text_hash
 
 MAX_TRIES = 6
-_wait = wait_exponential_jitter(initial=0.5, max=30)
+#: A server may ask for a longer wait; then its refusal is reported after these tries instead of slept through.
+MAX_WAIT_S = 120.0
+_wait = wait_random_exponential(multiplier=0.5, max=30)
 
 
 class CompletionStore:
@@ -95,6 +97,10 @@ async def answer(
         if on_completion:
             on_completion(index, completion)
 
+    #: Equal requests are asked once: the first of them stands for all.
+    first: dict[str, int] = {}
+    for index, key in enumerate(keys):
+        first.setdefault(key, index)
     slots = asyncio.Semaphore(model.concurrency)
 
     async def run(batch: list[int]) -> None:
@@ -110,17 +116,25 @@ async def answer(
         for index, completion in zip(missing, completions, strict=True):
             arrived(index, completion)
 
-    async with asyncio.TaskGroup() as group:
-        for batch in _batches(model, requests):
-            group.create_task(run(batch))
+    try:
+        async with asyncio.TaskGroup() as group:
+            for batch in _batches(
+                model, [index for index in range(len(keys)) if first[keys[index]] == index], requests
+            ):
+                group.create_task(run(batch))
+    except ExceptionGroup as errors:  # the first one, in words; what was received is in the store
+        raise errors.exceptions[0] from None
+    for index, key in enumerate(keys):
+        if first[key] != index and (completion := result[first[key]]) is not None:
+            arrived(index, completion)
     return [completion for completion in result if completion is not None]
 
 
-def _batches(model: ChatModel, requests: Sequence[ChatRequest]) -> list[list[int]]:
-    """Indices in batches of like length, the longest first, so that memory runs out at once or never."""
+def _batches(model: ChatModel, indices: list[int], requests: Sequence[ChatRequest]) -> list[list[int]]:
+    """The indices in batches of like length, the longest first, so that memory runs out at once or never."""
     if model.max_batch == 1:
-        return [[index] for index in range(len(requests))]
-    order = sorted(range(len(requests)), key=lambda index: -model.length(requests[index]))
+        return [[index] for index in indices]
+    order = sorted(indices, key=lambda index: -model.length(requests[index]))
     return [order[start : start + model.max_batch] for start in range(0, len(order), model.max_batch)]
 
 
@@ -139,4 +153,4 @@ async def _with_retries(model: ChatModel, requests: Sequence[ChatRequest]) -> li
 def _wait_as_asked(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
     asked = error.retry_after_s if isinstance(error, TransientRequestError) else None
-    return asked if asked is not None else _wait(state)
+    return min(asked, MAX_WAIT_S) if asked is not None else _wait(state)

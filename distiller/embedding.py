@@ -44,7 +44,7 @@ class Encoder:
 
     def truncated(self, texts: Sequence[str]) -> int:
         """How many of the texts are longer than the model reads."""
-        limit = self.model.max_seq_length
+        limit = self.model.max_seq_length or 1_000_000
         ids = self.model.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"] if texts else []
         return sum(len(row) > limit for row in ids)
 

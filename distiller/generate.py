@@ -8,14 +8,14 @@ appended to `synthetic.<split>.jsonl`; single replies are safe in the completion
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from distiller.answer import CompletionStore, answer
 from distiller.chat.base import ChatModel, ChatRequest, Sampling
 from distiller.job import DistillationJob
 from distiller.progress import Tracker
-from distiller.retrieval import PolicyIndex, retrieval_query
+from distiller.retrieval import PolicyIndex
 from distiller.schema import (
     Completion,
     Conversation,
@@ -38,19 +38,19 @@ class Prompting:
     base: str
     instructions: str = ""
     policies: PolicyIndex | None = None
-    sections: int = 2
+    lines: int = 6
     task: str = "conversation"
 
     def systems(self, histories: Sequence[Sequence[Message]], own: Sequence[str | None]) -> list[str]:
         """The system prompt for each history; `own` is the conversation's own one, which goes first."""
         task = TASKS[self.task]
         if self.policies is None:
-            found: list[list[str]] = [[] for _ in histories]
+            found = [""] * len(histories)
         else:
-            found = self.policies.search([retrieval_query(h) for h in histories], self.sections)
+            found = self.policies.search(histories, self.lines)
         return [
-            task.system_prompt("\n\n".join(filter(None, (self.base, system))), sections, self.instructions)
-            for system, sections in zip(own, found, strict=True)
+            task.system_prompt("\n\n".join(filter(None, (self.base, system))), policy, self.instructions)
+            for system, policy in zip(own, found, strict=True)
         ]
 
 
@@ -60,11 +60,14 @@ def teacher_prompting(job: DistillationJob) -> Prompting:
         from distiller.embedding import load_encoder
 
         policies = PolicyIndex(job.retrieval.policies, load_encoder())
-    return Prompting(job.system_prompt, job.teacher_instructions, policies, job.retrieval.sections, job.task_type)
+    return Prompting(job.system_prompt, job.teacher_instructions, policies, job.retrieval.lines, job.task_type)
 
 
 def student_prompting(job: DistillationJob) -> Prompting:
-    return Prompting(job.system_prompt, task=job.task_type)
+    """What the student gets in service, and everyone who is compared with it: policy text or none."""
+    if not job.retrieval.student:
+        return Prompting(job.system_prompt, task=job.task_type)
+    return replace(teacher_prompting(job), instructions="")
 
 
 @dataclass

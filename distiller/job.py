@@ -33,8 +33,11 @@ class Sample(_Section):
 
 
 class Retrieval(_Section):
-    policies: Path | None = Field(None, description="Markdown file whose '## ' sections the teacher may consult")
-    sections: int = Field(2, ge=1, le=20, description="sections put before the teacher for each query")
+    policies: Path | None = Field(None, description="Markdown file with '## ' sections that the teacher may consult")
+    lines: int = Field(6, ge=1, le=100, description="lines of it put before the teacher for each query")
+    student: bool = Field(
+        False, description="the student gets them too; else it learns to answer without, which is faster to serve"
+    )
 
 
 class TeacherSampling(Sampling):
@@ -194,6 +197,8 @@ def load_job(path: Path, overrides: list[str] | None = None, *, check_files: boo
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise JobError(f"{path}: cannot be read ({error.strerror}). Job files that ship are in configs/.") from None
+    except UnicodeDecodeError as error:
+        raise JobError(f"{path}: not UTF-8 at byte {error.start}. Save it as UTF-8.") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f":{mark.line + 1}" if mark else ""
@@ -252,9 +257,11 @@ def _override(value: dict[str, Any], override: str) -> None:
         if not isinstance(target, dict):
             raise JobError(f"--set {override!r}: {section!r} is a value, not a section.")
     try:
-        target[last] = yaml.safe_load(text)
+        parsed = yaml.safe_load(text)
     except yaml.YAMLError:
-        target[last] = text
+        parsed = text
+    # "a: b" is a sentence here, and {a: b} a mapping.
+    target[last] = text if isinstance(parsed, dict) and not text.lstrip().startswith("{") else parsed
 
 
 def _in_words(where: str, problem: Any) -> str:
@@ -266,12 +273,14 @@ def _in_words(where: str, problem: Any) -> str:
             field = section.model_fields.get(part)
             kinds = (field.annotation, *get_args(field.annotation)) if field else ()
             section = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), section)
-        everywhere = {row[0].rsplit(".", 1)[-1]: row[0] for row in field_table()}
+        everywhere: dict[str, list[str]] = {}
+        for row in field_table():
+            everywhere.setdefault(row[0].rsplit(".", 1)[-1], []).append(row[0])
         near = difflib.get_close_matches(loc[-1], section.model_fields, n=1, cutoff=0.5)
-        if near:
+        if loc[-1] in everywhere:
+            hint = f"It belongs at {' or '.join(map(repr, everywhere[loc[-1]]))}."
+        elif near:
             hint = f"Did you mean {'.'.join([*loc[:-1], near[0]])!r}?"
-        elif loc[-1] in everywhere:
-            hint = f"It belongs at {everywhere[loc[-1]]!r}."
         else:
             hint = f"Known here: {', '.join(section.model_fields)}."
         return f"{where}: unknown key {key!r}. {hint}"

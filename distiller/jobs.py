@@ -5,7 +5,10 @@ from __future__ import annotations
 import fcntl
 from typing import Any
 
+from distiller.errors import JobError
 from distiller.runs import Run, list_runs
+
+_REST = ("stages_done", "seconds", "teacher", "student", "validation_loss")
 
 
 def state_of(run: Run) -> str:
@@ -26,7 +29,11 @@ def job_rows() -> list[dict[str, Any]]:
     rows = []
     for run in list_runs():
         stages = run.state
-        job = run.job
+        try:
+            job = run.job
+        except JobError:  # made by a version with other fields
+            rows.append({"run": run.id, "state": "unreadable job.yaml"} | dict.fromkeys(_REST))
+            continue
         best = stages.get("train", {})
         losses = best.get("validation") or []
         rows.append(

@@ -133,8 +133,6 @@ async def _generate_async(run: Run, job: DistillationJob, progress: Progress) ->
             figures[split] = _spend(synthetic, job)
             if split == "validation":
                 figures["teacher_validation"] = _score_teacher(run, job, data, synthetic, progress)
-    except ExceptionGroup as group:  # the first error in words; what was received is in the store
-        raise group.exceptions[0] from None
     finally:
         store.close()
         await teacher.aclose()

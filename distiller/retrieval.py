@@ -1,7 +1,7 @@
-"""The policy text that matters for a query: sections of a Markdown file, nearest by embedding.
+"""The policy text that matters for a query: single lines of a Markdown file's sections, by embedding.
 
-The teacher sees them; the student learns to answer without them, which is where much of its speed
-comes from.
+Whole sections would be three times as long for the same recall, and a small model is easily led astray
+by figures that do not belong to the question.
 """
 
 from __future__ import annotations
@@ -19,41 +19,45 @@ class PolicyIndex:
     def __init__(self, path: Path, encoder: Encoder) -> None:
         """Reads the `## ` sections of `path`. Raises DataError where there is none."""
         parts = re.split(r"^## +", path.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
-        self.sections = [part.strip() for part in parts if part.strip()]
-        if not self.sections:
+        sections = [part.strip() for part in parts if part.strip()]
+        if not sections:
             raise DataError(f"{path}: holds no section that begins with '## '.")
         self.encoder = encoder
-        lines = [(i, line) for i, section in enumerate(self.sections) for line in _lines(section)]
-        self._line_section = [i for i, _ in lines]
-        self._section_vectors = encoder.encode(self.sections)  # (sections, d)
-        self._line_vectors = encoder.encode([line for _, line in lines])  # (lines, d)
+        self.titles = [section.splitlines()[0].strip() for section in sections]
+        #: (section, text) of each line, in the order of the file.
+        self.lines = [(i, text) for i, section in enumerate(sections) for text in _lines(section)]
+        self._section_vectors = encoder.encode(sections)  # (sections, d)
+        self._line_vectors = encoder.encode([f"{self.titles[i]}: {text}" for i, text in self.lines])  # (lines, d)
 
-    def search(self, queries: Sequence[str], k: int) -> list[list[str]]:
-        """For each query the `k` nearest sections, the nearest first.
+    def search(self, histories: Sequence[Sequence[Message]], k: int) -> list[str]:
+        """For each history the `k` lines that matter most, under their sections' titles, in file order.
 
-        A section counts by its own cosine and that of its nearest line: a question about one detail is
-        far from the whole section, and one line alone may stand in a section about something else.
+        A line's score: its cosine with the last exchange ("and how long does that take?" needs what went
+        before), half that with the last question alone, and that of its section with the exchange.
         """
-        if not queries:
+        if not histories:
             return []
-        import numpy as np
+        said = [[m.content for m in history if m.role in {"user", "assistant"}] for history in histories]
+        exchange = self.encoder.encode(["\n".join(texts[-3:]) for texts in said])  # (histories, d)
+        question = self.encoder.encode([texts[-1] if texts else "" for texts in said])
+        section_of = [i for i, _ in self.lines]
+        scores = exchange @ self._line_vectors.T + 0.5 * (question @ self._line_vectors.T)  # (histories, lines)
+        scores += (exchange @ self._section_vectors.T)[:, section_of]
+        return [self._excerpt(sorted(row.argsort()[::-1][:k])) for row in scores]
 
-        vectors = self.encoder.encode(queries)
-        line_scores = vectors @ self._line_vectors.T  # (queries, lines)
-        best_line = np.full((len(queries), len(self.sections)), -1.0, dtype=line_scores.dtype)
-        for line, section in enumerate(self._line_section):
-            best_line[:, section] = np.maximum(best_line[:, section], line_scores[:, line])
-        scores = vectors @ self._section_vectors.T + best_line
-        return [[self.sections[i] for i in row.argsort()[::-1][:k]] for row in scores]
+    def _excerpt(self, chosen: Sequence[int]) -> str:
+        parts: list[str] = []
+        last = -1
+        for index in chosen:
+            section, text = self.lines[index]
+            if section != last:
+                parts.append(f"{self.titles[section]}:")
+                last = section
+            parts.append(f"- {text}")
+        return "\n".join(parts)
 
 
 def _lines(section: str) -> list[str]:
-    """Each line with the section's title before it; a section of one line is that line."""
+    """What stands below the title, a line each; a section of one line is that line."""
     title, *rest = (line.strip().lstrip("-*0123456789. ") for line in section.splitlines() if line.strip())
-    return [f"{title}: {line}" for line in rest] or [title]
-
-
-def retrieval_query(messages: Sequence[Message]) -> str:
-    """The last question with the exchange before it: "and how long does that take?" needs what went before."""
-    said = [message.content for message in messages if message.role in {"user", "assistant"}]
-    return "\n".join(said[-3:])
+    return rest or [title]

@@ -12,7 +12,7 @@ import csv
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -43,6 +43,9 @@ class Message(BaseModel):
         """OpenAI allows a list of parts; its text parts are the content. Null stands beside tool calls."""
         if value is None:
             return ""
+        if isinstance(value, str) and not value.isascii():
+            # Half of a surrogate pair is no text, and could not be written again.
+            value.encode("utf-8")
         if isinstance(value, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in value):
             return "".join(part.get("text", "") for part in value)
         return value
@@ -66,6 +69,20 @@ class Conversation(BaseModel):
         if isinstance(value, list):
             value = value[0] if value else None
         return value if isinstance(value, str) and value else None
+
+    @field_validator("metadata")
+    @classmethod
+    def _facts_by_turn(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for key in ("facts", "forbidden"):
+            by_turn = value.get(key)
+            if by_turn is not None and not _is_list_of(
+                by_turn, lambda t: t is None or _is_list_of(t, _is_alternatives)
+            ):
+                raise ValueError(
+                    f"{key}: expected a list of facts for each assistant turn, a fact being a list of alternatives: "
+                    '[[["30 days", "thirty days"]], []]'
+                )
+        return value
 
     def turns(self) -> list[Turn]:
         """The places where the assistant has to speak.
@@ -98,7 +115,7 @@ class Conversation(BaseModel):
             if message.role == "system":
                 continue
             if message.role == "assistant":
-                if any(m.role == "user" for m in context):
+                if turns or any(m.role == "user" for m in context):
                     replies.append(message.content)
                 else:  # a greeting before the customer has spoken is history, not a turn
                     context.append(message)
@@ -106,7 +123,7 @@ class Conversation(BaseModel):
             if replies or (not has_references and context and message.role == "user"):
                 close()
             context.append(message)
-        if any(m.role == "user" for m in context):
+        if replies or any(m.role == "user" for m in context):
             close()
         return turns
 
@@ -189,6 +206,10 @@ def read_conversations(
         conversations = list(_conversations(path, rows, column_map or {}, found))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}). Check the path.") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 at byte {error.start}. Save it as UTF-8.") from None
+    except csv.Error as error:
+        raise DataError(f"{path}: not a CSV file that can be read: {error}") from None
     if bad is not None:
         bad.extend(found)
     elif found:
@@ -228,6 +249,8 @@ def _json_rows(path: Path, bad: list[BadLine]) -> Iterator[tuple[int, str, Any]]
                 bad.append(BadLine(path, number, f"not UTF-8 at byte {error.start}", shown))
             except json.JSONDecodeError as error:
                 bad.append(BadLine(path, number, f"not JSON: {error.msg} at column {error.colno}", shown))
+            except (ValueError, RecursionError) as error:  # numbers too long, nesting too deep
+                bad.append(BadLine(path, number, f"not JSON that can be read: {error}", shown))
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, str, Any]]:
@@ -256,7 +279,7 @@ def _conversations(
                 row = _from_columns(row, column_map)
             else:
                 row = _from_chat_forms(row, column_map)
-            thread = row.pop("_thread", None)
+            thread = row.pop("_thread", None) or None
             row.setdefault("id", thread or f"{path.stem}-{number:06d}")
             conversation = Conversation.model_validate(row)
             if not any(message.role == "user" for message in conversation.messages):
@@ -271,8 +294,9 @@ def _conversations(
             where = ".".join(str(part) for part in first["loc"])
             bad.append(BadLine(path, number, f"{where}: {first['msg']}", text))
             continue
-        except ValueError as error:
-            bad.append(BadLine(path, number, str(error), text))
+        except (ValueError, KeyError, TypeError) as error:
+            reason = f"key {error} is missing" if isinstance(error, KeyError) else str(error)
+            bad.append(BadLine(path, number, reason, text))
             continue
         seen[conversation.id] = number
         if thread is not None:
@@ -312,7 +336,7 @@ def _from_chat_forms(row: dict[str, Any], column_map: Mapping[str, str]) -> dict
     if "messages" not in row and "conversations" in row:
         row["messages"] = [{"role": m["from"], "content": m["value"]} for m in row.pop("conversations")]
     if "messages" not in row and "prompt" in row:
-        parts = []
+        parts: list[Any] = []
         for key, role in (("prompt", "user"), ("completion", "assistant")):
             value = row.pop(key, None) or []
             parts += [{"role": role, "content": value}] if isinstance(value, str) else value
@@ -342,8 +366,16 @@ def parse_column_map(text: str) -> dict[str, str]:
 
 
 def to_line(record: BaseModel | Mapping[str, Any]) -> str:
-    value = record.model_dump(mode="json", exclude_none=True) if isinstance(record, BaseModel) else record
+    value = record.model_dump(mode="json") if isinstance(record, BaseModel) else record
     return json.dumps(value, ensure_ascii=False) + "\n"
+
+
+def _is_list_of(value: Any, holds: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list) and all(map(holds, value))
+
+
+def _is_alternatives(value: Any) -> bool:
+    return _is_list_of(value, lambda text: isinstance(text, str)) and bool(value)
 
 
 def write_jsonl(path: Path, records: Iterable[BaseModel | Mapping[str, Any]]) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from distiller.errors import ModelError, TrainingError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 KEPT_TOKENS = "kept_tokens.json"
 
@@ -38,7 +38,7 @@ def choose_layers(total: int, wanted: int | Sequence[int]) -> list[int]:
     return [round(k * (total - 1) / (wanted - 1)) for k in range(wanted)]
 
 
-def prune_layers(model: PreTrainedModel, layers: Sequence[int]) -> None:
+def prune_layers(model: Any, layers: Sequence[int]) -> None:
     """Keeps `layers` of the decoder, in place. Per-layer settings of the configuration are cut alike."""
     decoder = model.get_decoder()
     if not hasattr(decoder, "layers"):
@@ -125,9 +125,7 @@ def choose_tokens(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], size
     return sorted(ids)
 
 
-def trim_vocabulary(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, kept: Sequence[int]
-) -> PreTrainedTokenizerBase:
+def trim_vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase, kept: Sequence[int]) -> PreTrainedTokenizerBase:
     """Cuts the embeddings of `model` in place to the `kept` ids, and gives the tokenizer that goes with them."""
     import torch
     from tokenizers import Tokenizer
@@ -180,10 +178,12 @@ def build_student(
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from distiller.chat.transformers_local import LOAD_ERRORS
+
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
-    except (OSError, ValueError) as error:
+        tokenizer: Any = AutoTokenizer.from_pretrained(source)
+        model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    except LOAD_ERRORS as error:
         raise ModelError(f"{source}: cannot be loaded: {str(error).splitlines()[0]}") from None
     if not tokenizer.chat_template:
         raise ModelError(f"{source}: the tokenizer has no chat template; choose an instruction-tuned student.")
@@ -217,12 +217,14 @@ def _template_text(tokenizer: PreTrainedTokenizerBase) -> str:
     from distiller.schema import Message
 
     roles = [Message(role=role, content="x") for role in ("system", "user", "assistant", "user", "tool")]
-    texts = [render_messages(tokenizer, roles[:n], add_generation_prompt=True) for n in (2, 4)]
-    return "\n".join(texts)
+    # With a system message, without one (some templates then write their own), and over several turns.
+    parts = (roles[:2], roles[1:2], roles[:4])
+    return "\n".join(render_messages(tokenizer, part, add_generation_prompt=True) for part in parts)
 
 
 def _merges(model: dict[str, Any]) -> list[tuple[str, str]]:
-    return [tuple(m.split(" ", 1)) if isinstance(m, str) else tuple(m) for m in model["merges"]]
+    pairs = (m.split(" ", 1) if isinstance(m, str) else m for m in model["merges"])
+    return [(left, right) for left, right in pairs]
 
 
 def _closure(token: str, pairs_of: dict[str, list[tuple[str, str]]], kept: set[str]) -> set[str]:

@@ -135,7 +135,15 @@ def leaderboard(run_name: RunOption = None, as_json: JsonOption = False) -> None
     rows = leaderboard_rows(run_name)
     empty = "No report yet. Make one: python -m distiller run configs/quickstart.yaml && python -m evals run"
     if not as_json:
-        shown = ("rank", "accuracy", "retention", "bleu", "embedding_similarity", "latency_p50_s", "tokens_per_s")
+        shown: tuple[str, ...] = (
+            "rank",
+            "accuracy",
+            "retention",
+            "bleu",
+            "embedding_similarity",
+            "latency_p50_s",
+            "tokens_per_s",
+        )
         shown += ("weights_mb", "peak_memory_mb", "parameters", "cost_per_1k")
         titles = dict(zip(shown, _titles(shown), strict=True))
         rows = [{"model": row["role"] or row["model"]} | {titles[k]: cell(k, row) for k in shown} for row in rows]

@@ -81,7 +81,9 @@ def verdicts(rows: Sequence[dict[str, Any]], pairs: Sequence[dict[str, Any]]) ->
 
 
 def _against(pairs: Sequence[dict[str, Any]], a: str, b: str, a_words: str, b_words: str) -> str:
-    better, worse, open_ = [], [], []
+    better: list[str] = []
+    worse: list[str] = []
+    open_: list[str] = []
     for pair in pairs:
         if set(pair["roles"]) != {a, b}:
             continue

@@ -36,10 +36,7 @@ def replay(
     if [(p.conversation, p.turn) for p in stored] == wanted:
         return stored
     model = open_model(contestant.name, options)
-    try:
-        answered = asyncio.run(_answer(model, contestant, data, sampling, free_running, progress, system_prompt))
-    except ExceptionGroup as group:  # the first error, in words
-        raise group.exceptions[0] from None
+    answered = asyncio.run(_answer(model, contestant, data, sampling, free_running, progress, system_prompt))
     predictions = [
         Prediction(conversation=item.conversation.id, turn=t, completion=completion)
         for item in answered

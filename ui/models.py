@@ -54,7 +54,7 @@ class Opened:
 
     model: ChatModel
     prompting: Prompting
-    # Tokenizers refuse to be borrowed by two threads at once, and all teachers share one encoder.
+    # Tokenizers refuse to be borrowed by two threads at once, and all lookups share one encoder.
     searching: threading.Lock
 
     async def system_prompt(self, messages: Sequence[Message]) -> str:
@@ -96,8 +96,10 @@ class ModelCache:
     """
 
     limit: int = 3
+    #: Conversations that are answered at once: each keeps two models busy, and more would slow them all.
+    seats: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
     _entries: dict[_Key, _Entry] = field(default_factory=dict)
-    _teacher_prompts: dict[str, Prompting] = field(default_factory=dict)
+    _prompts: dict[tuple[str, bool], Prompting] = field(default_factory=dict)
     # transformers' loaders set process-wide defaults while they work: one at a time.
     _loading: threading.Lock = field(default_factory=threading.Lock)
     _searching: threading.Lock = field(default_factory=threading.Lock)
@@ -105,11 +107,10 @@ class ModelCache:
     @asynccontextmanager
     async def lease(self, name: str) -> AsyncIterator[Opened]:
         """The model `name`, held open until the block ends. Raises DistillerError where it cannot be opened."""
-        if name not in contestant_names():
-            raise ModelError(f"{name!r} is not offered here (any more). Pick another contestant.")
-        contestant = by_name(name)
-        key = _key(contestant)
-        entry = self._entries.pop(key, None) or _Entry(asyncio.create_task(asyncio.to_thread(self._open, name, key)))
+        contestant, key = await asyncio.to_thread(_look_up, name)
+        entry = self._entries.pop(key, None)
+        if entry is None or entry.broken:
+            entry = _Entry(asyncio.create_task(asyncio.to_thread(self._open, name, key)))
         self._entries[key] = entry  # last in order: the most recently used
         entry.users += 1
         try:
@@ -129,28 +130,35 @@ class ModelCache:
             return open_model(name, key.options)
 
     def _prompting(self, contestant: Contestant) -> Prompting:
-        if contestant.role != "teacher":
+        if contestant.job is None:
             return contestant.prompting(_newest_system_prompt())
-        with self._loading:  # a teacher's policies are embedded: seconds, and a model of its own
-            if contestant.name not in self._teacher_prompts:
+        key = (contestant.name.partition("/")[0], contestant.role == "teacher")  # all but the teacher are told the same
+        with self._loading:  # where policies are looked up they are embedded: seconds, and a model of its own
+            if key not in self._prompts:
                 try:
                     made = contestant.prompting()
                 except OSError as error:
                     raise DataError(f"{error.filename}: the policies cannot be read ({error.strerror}).") from None
-                while len(self._teacher_prompts) >= self.limit:
-                    del self._teacher_prompts[next(iter(self._teacher_prompts))]
-                self._teacher_prompts[contestant.name] = made
-            return self._teacher_prompts[contestant.name]
+                while len(self._prompts) >= 2 * self.limit:
+                    del self._prompts[next(iter(self._prompts))]
+                self._prompts[key] = made
+            return self._prompts[key]
 
     async def _close_idle(self) -> None:
-        surplus = len(self._entries) - self.limit
-        for key in [key for key, entry in self._entries.items() if entry.idle][: max(0, surplus)]:
-            entry = self._entries.pop(key)
-            if not entry.broken:
-                await entry.opening.result().aclose()
+        for key in list(self._entries):
+            if len(self._entries) <= self.limit:
+                break
+            entry = self._entries.get(key)
+            if entry is not None and entry.idle:  # asked anew each time: closing one may let another visitor in
+                del self._entries[key]
+                if not entry.broken:
+                    await entry.opening.result().aclose()
 
 
-def _key(contestant: Contestant) -> _Key:
+def _look_up(name: str) -> tuple[Contestant, _Key]:
+    if name not in contestant_names():
+        raise ModelError(f"{name} is not offered here any more. Pick another contestant.")
+    contestant = by_name(name)
     job, model = contestant.job, contestant.name
     while model.startswith("run:"):  # a teacher may itself be a model of another run
         model = resolve_model(model.removeprefix("run:"))
@@ -159,7 +167,7 @@ def _key(contestant: Contestant) -> _Key:
         options = OpenOptions(job.precision, job.max_batch, job.teacher_key_variable, job.teacher_concurrency)
     folder = Path(model.removeprefix("hf:"))
     files = list(folder.iterdir()) if model.startswith("hf:") and folder.is_dir() else []
-    return _Key(model, options, max((file.stat().st_mtime_ns for file in files), default=0))
+    return contestant, _Key(model, options, max((file.stat().st_mtime_ns for file in files), default=0))
 
 
 def _newest_system_prompt() -> str:

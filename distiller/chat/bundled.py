@@ -12,6 +12,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from distiller.errors import ModelError
 
@@ -85,7 +86,7 @@ def _unpack_gguf(source: Path, target: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
     # The loader leaves traces of the quantized file, which would make save_pretrained refuse.
     model.hf_quantizer = None
     model.is_quantized = False

@@ -8,11 +8,14 @@ stamped here, in the producer: TTFT when a row's first text exists, latency when
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
 
 from distiller.chat.base import ChatModel, ChatRequest
 from distiller.errors import ModelError, RequestError
@@ -21,7 +24,8 @@ from distiller.schema import Completion, Message, text_hash
 if TYPE_CHECKING:
     import torch
 
-PRECISIONS = ("auto", "float32", "bfloat16")
+#: What transformers raises for a folder or repository that holds no model, or a damaged one.
+LOAD_ERRORS = (OSError, ValueError, KeyError, SafetensorError)
 
 
 def cpu_has_bfloat16() -> bool:
@@ -79,8 +83,9 @@ class TransformersModel(ChatModel):
         dtype = choose_dtype(precision, self.device)
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(source)
-            self.model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype).to(self.device).eval()
-        except (OSError, ValueError, KeyError) as error:
+            self.model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+            self.model.to(self.device).eval()
+        except LOAD_ERRORS as error:
             first = str(error).strip().split("\n")[0]
             raise ModelError(f"{name}: cannot be loaded from {source}: {first}") from None
         if self.tokenizer.pad_token_id is None:
@@ -91,6 +96,9 @@ class TransformersModel(ChatModel):
         self.context = getattr(self.model.config.get_text_config(), "max_position_embeddings", 2048)
         self.identity = f"transformers:{source_identity(source)}:{str(dtype).removeprefix('torch.')}"
         self._lock = threading.Lock()
+        # transformers renames the argument: `past_key_values` before 5.20, `cache` from then on.
+        accepted = inspect.signature(self.model.forward).parameters
+        self._cache_argument = "cache" if "cache" in accepted else "past_key_values"
 
     def encode(self, request: ChatRequest) -> list[int]:
         text = render_messages(self.tokenizer, request.messages, add_generation_prompt=True)
@@ -171,9 +179,9 @@ class TransformersModel(ChatModel):
                 input_ids=ids,
                 attention_mask=mask,
                 position_ids=positions,
-                past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
+                **{self._cache_argument: cache},
             )
             logits = output.logits[:, -1, :].float()  # (live rows, vocabulary)
             now = time.perf_counter()
@@ -233,8 +241,12 @@ class _Row:
             return int(logits.argmax())
         probabilities = torch.softmax(logits / sampling.temperature, -1)
         ordered, ids = probabilities.sort(descending=True)
-        ordered[(ordered.cumsum(-1) - ordered) >= sampling.top_p] = 0
-        return int(ids[torch.multinomial(ordered, 1, generator=self._generator)])
+        outside = ids[(ordered.cumsum(-1) - ordered) >= sampling.top_p]
+        probabilities[outside] = 0
+        # Drawn in the order of the vocabulary (Gumbel's trick): rounding in a batch may swap neighbours of
+        # the sorted list, and must not turn one draw into another.
+        noise = torch.empty_like(probabilities).exponential_(generator=self._generator)
+        return int((probabilities / noise).argmax())
 
     def take(
         self,

@@ -44,8 +44,8 @@ class ToScore:
 class Task(Protocol):
     name: str
 
-    def system_prompt(self, base: str, policies: Sequence[str] = (), instructions: str = "") -> str:
-        """What a model is told. `policies`: retrieved sections, for those who may consult them."""
+    def system_prompt(self, base: str, policy: str = "", instructions: str = "") -> str:
+        """What a model is told. `policy`: retrieved text, for those who may consult it."""
 
     def parse(self, text: str) -> str:
         """The answer in a model's raw text."""

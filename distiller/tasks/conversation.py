@@ -12,10 +12,10 @@ from distiller.tasks.facts import check_facts
 class ConversationTask:
     name = "conversation"
 
-    def system_prompt(self, base: str, policies: Sequence[str] = (), instructions: str = "") -> str:
+    def system_prompt(self, base: str, policy: str = "", instructions: str = "") -> str:
         parts = [base]
-        if policies:
-            parts.append("Policy:\n" + "\n\n".join(policies))
+        if policy:
+            parts.append(f"Policy:\n{policy}")
         if instructions:
             parts.append(instructions)
         return "\n\n".join(parts)

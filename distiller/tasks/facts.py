@@ -78,24 +78,9 @@ _SLACK = 5
 _STRICT_SLACK = 2
 #: How far before a fact its negation may stand.
 _NEGATION_REACH = 4
-#: "no later than 30 days" and "not only" deny nothing.
-_HARMLESS_AFTER_NEGATOR = frozenset(
-    {
-        "later",
-        "longer",
-        "more",
-        "less",
-        "fewer",
-        "only",
-        "just",
-        "worri",
-        "problem",
-        "matter",
-        "until",
-        "yet",
-        "doubt",
-    }
-)
+#: "not only", "not yet" and "no problem" deny nothing; "no later than 30 days" neither, and "no longer" does.
+_HARMLESS_AFTER_NEGATOR = frozenset(["only", "just", "worri", "problem", "matter", "until", "yet", "doubt"])
+_HARMLESS_BEFORE_THAN = frozenset(["later", "longer", "more", "less", "fewer"])
 
 
 def check_facts(reply: str, facts: Sequence[Sequence[str]], forbidden: Sequence[Sequence[str]] = ()) -> FactCheck:
@@ -114,11 +99,13 @@ def states(reply: str, alternative: str, *, strict: bool = False) -> bool:
     """`strict`, for what must not be said: all its words, in their order, hardly anything between them."""
     wanted_all = [t for t in tokens(alternative) if t not in {SENTENCE, CLAUSE}]
     negated = any(t in NEGATORS for t in wanted_all)
-    words = [t for t in wanted_all if t not in NEGATORS]
-    wanted = words if strict else [t for t in words if t not in _STOP] or words
+    places = [i for i, t in enumerate(wanted_all) if t not in NEGATORS]
+    places = places if strict else [i for i in places if wanted_all[i] not in _STOP] or places
+    wanted = [wanted_all[i] for i in places]
+    gaps = [b - a for a, b in itertools.pairwise(places)]
     if not wanted:
         return False
-    return any(_stated_in(sentence, wanted, negated, strict) for sentence in _sentences(tokens(reply)))
+    return any(_stated_in(sentence, wanted, gaps, negated, strict) for sentence in _sentences(tokens(reply)))
 
 
 def contradicts(reply: str, facts: Sequence[Sequence[str]], forbidden: Sequence[Sequence[str]] = ()) -> str | None:
@@ -149,7 +136,7 @@ def _sentences(all_tokens: Sequence[str]) -> list[list[str]]:
     return [list(group) for is_end, group in itertools.groupby(all_tokens, lambda t: t == SENTENCE) if not is_end]
 
 
-def _stated_in(sentence: list[str], wanted: list[str], negated: bool, strict: bool) -> bool:
+def _stated_in(sentence: list[str], wanted: list[str], gaps: list[int], negated: bool, strict: bool) -> bool:
     places = [[i for i, t in enumerate(sentence) if t == w] for w in wanted]
     if not all(places):
         return False
@@ -157,7 +144,7 @@ def _stated_in(sentence: list[str], wanted: list[str], negated: bool, strict: bo
     reach = len(wanted) + (_STRICT_SLACK if strict else _SLACK)
     for start in sorted(i for found in places for i in found):
         chosen = _nearest(places, start, reach)
-        if chosen is None or not _numbers_before_units(sentence, wanted, chosen):
+        if chosen is None or not _numbers_before_units(sentence, wanted, gaps, chosen):
             continue
         if strict and chosen != sorted(chosen):
             continue
@@ -185,13 +172,13 @@ def _nearest(places: list[list[int]], start: int, reach: int) -> list[int] | Non
     return chosen
 
 
-def _numbers_before_units(sentence: list[str], wanted: list[str], chosen: list[int]) -> bool:
+def _numbers_before_units(sentence: list[str], wanted: list[str], gaps: list[int], chosen: list[int]) -> bool:
+    """A number's next word follows it as closely as in the fact, with room for one more ("30 calendar days")."""
     for k in range(len(wanted) - 1):
         if _is_number(wanted[k]) and not wanted[k].startswith("$"):
-            gap = chosen[k + 1] - chosen[k]
             between = sentence[chosen[k] + 1 : chosen[k + 1]]
-            if not 1 <= gap <= 2 or CLAUSE in between or any(map(_is_number, between)):
-                # "FH and 7 digits" and "2 pieces per customer" read on; a unit stands right after its number
+            near = 1 <= chosen[k + 1] - chosen[k] <= gaps[k] + 1
+            if not near or CLAUSE in between or any(map(_is_number, between)):
                 return False
     return True
 
@@ -203,7 +190,8 @@ def _negators(sentence: list[str], start: int, end: int, chosen: list[int], *, s
         low = max([low, *(i + 1 for i in range(low, first) if sentence[i] == CLAUSE)])
     for i in range(low, min(end + 1, len(sentence))):
         if i not in chosen and sentence[i] in NEGATORS:
-            following = sentence[i + 1] if i + 1 < len(sentence) else ""
-            if following not in _HARMLESS_AFTER_NEGATOR:
+            following, after = [*sentence[i + 1 : i + 3], "", ""][:2]
+            harmless = following in _HARMLESS_AFTER_NEGATOR or (following in _HARMLESS_BEFORE_THAN and after == "than")
+            if not harmless:
                 return True
     return False

@@ -43,6 +43,7 @@ _WORDS = {
     "telephone": "phone", "emails": "email", "mails": "email", "mail": "email", "minimum": "least",
     "grey": "gray", "centre": "center",
 }  # fmt: skip
+_PLAIN = str.maketrans("’‘“”–—_", "''\"\"-, ", "*`")
 NEGATORS = frozenset({"not", "no", "never", "without", "non", "neither", "nor", "unable", "nobody", "none"})
 #: Marks that part sentences and clauses in the token list.
 SENTENCE, CLAUSE = "<.>", "<,>"
@@ -62,7 +63,7 @@ _TOKEN = re.compile(r"<[.,]>|\$?\d+(?:\.\d+)*(?:\.\.\$?\d+(?:\.\d+)?)?|[a-z][a-z
 
 def _plain_number(text: str) -> str:
     text = text.replace(",", "")
-    return text.rstrip("0").rstrip(".") if re.fullmatch(r"\d+\.\d*0+", text) and not text.startswith("0.") else text
+    return text.rstrip("0").rstrip(".") if re.fullmatch(r"\d+\.\d*0+", text) else text
 
 
 def _words_to_numbers(text: str) -> str:
@@ -117,9 +118,7 @@ def _month(text: str) -> str:
 def tokens(text: str) -> tuple[str, ...]:
     """The normalised tokens of `text`, with marks where a sentence or a clause ends."""
     text = unicodedata.normalize("NFKC", text).lower()
-    text = text.translate(
-        str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "–": "-", "—": ",", "*": "", "_": " ", "`": ""})
-    )
+    text = text.translate(_PLAIN)
     for pattern, replacement in _CONTRACTIONS:
         text = pattern.sub(replacement, text)
     text = re.sub(r"\b([ap])\.\s?m\.?(?=\W|$)", r"\1m", text)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from distiller.chat.transformers_local import choose_device, choose_dtype, render_messages
+from distiller.chat.transformers_local import LOAD_ERRORS, choose_device, choose_dtype, render_messages
 from distiller.errors import ModelError, TrainingError
 from distiller.schema import Conversation, Message, history
 from distiller.training.tokenize import Example
@@ -33,8 +33,8 @@ class LiveTeacher:
         self.device = choose_device()
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(source)
-            self.model = AutoModelForCausalLM.from_pretrained(source, dtype=choose_dtype(precision, self.device))
-        except (OSError, ValueError) as error:
+            self.model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=choose_dtype(precision, self.device))
+        except LOAD_ERRORS as error:
             raise ModelError(f"{source}: cannot be loaded: {str(error).splitlines()[0]}") from None
         self.model.to(self.device).eval()
         ids = list(kept) if kept is not None else list(range(len(student_tokenizer)))

