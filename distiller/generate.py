@@ -8,14 +8,13 @@ appended to `synthetic.<split>.jsonl`; single replies are safe in the completion
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from distiller.answer import CompletionStore, answer
 from distiller.chat.base import ChatModel, ChatRequest, Sampling
-from distiller.job import DistillationJob
 from distiller.progress import Tracker
-from distiller.retrieval import PolicyIndex
+from distiller.prompting import Prompting
 from distiller.schema import (
     Completion,
     Conversation,
@@ -31,53 +30,14 @@ from distiller.tasks import TASKS
 BLOCK = 128
 
 
-@dataclass(frozen=True)
-class Prompting:
-    """What a contestant is told: the base prompt, and for the teacher retrieved policies on top."""
-
-    base: str
-    instructions: str = ""
-    policies: PolicyIndex | None = None
-    lines: int = 6
-    task: str = "conversation"
-
-    def systems(self, histories: Sequence[Sequence[Message]], own: Sequence[str | None]) -> list[str]:
-        """The system prompt for each history; `own` is the conversation's own one, which goes first."""
-        task = TASKS[self.task]
-        if self.policies is None:
-            found = [""] * len(histories)
-        else:
-            found = self.policies.search(histories, self.lines)
-        return [
-            task.system_prompt("\n\n".join(filter(None, (self.base, system))), policy, self.instructions)
-            for system, policy in zip(own, found, strict=True)
-        ]
-
-
-def teacher_prompting(job: DistillationJob) -> Prompting:
-    policies = None
-    if job.retrieval.policies is not None:
-        from distiller.embedding import load_encoder
-
-        policies = PolicyIndex(job.retrieval.policies, load_encoder())
-    return Prompting(job.system_prompt, job.teacher_instructions, policies, job.retrieval.lines, job.task_type)
-
-
-def student_prompting(job: DistillationJob) -> Prompting:
-    """What the student gets in service, and everyone who is compared with it: policy text or none."""
-    if not job.retrieval.student:
-        return Prompting(job.system_prompt, task=job.task_type)
-    return replace(teacher_prompting(job), instructions="")
-
-
 @dataclass
 class Answered:
-    """One conversation with the model's replies: texts by turn, the completions behind them, the prompts."""
+    """One conversation with the model's replies: by turn the text, the completion behind it, the policy text seen."""
 
     conversation: Conversation
     replies: list[str] = field(default_factory=list)
     completions: list[Completion] = field(default_factory=list)
-    systems: list[str] = field(default_factory=list)
+    policy: list[str] = field(default_factory=list)
 
 
 async def converse(
@@ -109,14 +69,17 @@ async def converse(
                 for k in present
             ]
             bare = [history(turns[k], replies, t, None) for k, replies in zip(present, earlier, strict=True)]
-            systems = prompting.systems(bare, [block[k].conversation.system for k in present])
+            for k, text in zip(present, prompting.policy_texts(bare), strict=True):
+                block[k].policy.append(text)
             requests = [
-                ChatRequest(messages=[Message(role="system", content=system), *messages], sampling=sampling)
-                for system, messages in zip(systems, bare, strict=True)
+                ChatRequest(
+                    messages=prompting.messages(turns[k], replies, t, block[k].policy, block[k].conversation.system),
+                    sampling=sampling,
+                )
+                for k, replies in zip(present, earlier, strict=True)
             ]
             completions = await answer(model, requests, store, tracker=tracker)
-            for k, system, completion in zip(present, systems, completions, strict=True):
-                block[k].systems.append(system)
+            for k, completion in zip(present, completions, strict=True):
                 block[k].completions.append(completion)
                 block[k].replies.append(TASKS[prompting.task].parse(completion.text))
                 if on_answered and t == len(turns[k]) - 1:
@@ -137,7 +100,7 @@ def to_synthetic(item: Answered) -> Conversation:
         messages += [*turn.context, Message(role="assistant", content=reply)]
     metadata = item.conversation.metadata | {
         "references": [turn.reference for turn in turns],
-        "teacher_systems": item.systems,
+        "policy": item.policy,
         "completions": [c.model_dump(exclude={"text", "top_logprobs"}, exclude_none=True) for c in item.completions],
     }
     return Conversation(id=item.conversation.id, messages=messages, metadata=metadata)
@@ -175,22 +138,4 @@ async def write_synthetic(
         )
     result = [to_synthetic(item) for item in answered]
     write_jsonl(path, result)
-    return result
-
-
-def reference_turns(conversation: Conversation, prompting: Prompting) -> list[Conversation]:
-    """One conversation a turn, for training a model on the references under the prompts of `prompting`."""
-    turns = conversation.turns()
-    references = [turn.reference or "" for turn in turns]
-    bare = [history(turns, references, turn.index, None) for turn in turns]
-    systems = prompting.systems(bare, [conversation.system] * len(turns))
-    result = []
-    for turn, system, messages in zip(turns, systems, bare, strict=True):
-        if turn.reference is None:
-            continue
-        reply = Message(role="assistant", content=turn.reference)
-        said = [Message(role="system", content=system), *messages, reply]
-        one = Conversation(id=f"{conversation.id}#{turn.index}", messages=said)
-        trained = [False] * (len(one.turns()) - 1) + [True]
-        result.append(one.model_copy(update={"metadata": {"keep": trained}}))
     return result

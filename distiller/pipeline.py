@@ -12,6 +12,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,17 +22,18 @@ from distiller.chat.base import Sampling
 from distiller.chat.registry import local_source
 from distiller.curate import curate
 from distiller.errors import ModelError, RunError
-from distiller.generate import count_turns, reference_turns, student_prompting, teacher_prompting, write_synthetic
+from distiller.generate import count_turns, write_synthetic
 from distiller.job import DistillationJob
 from distiller.progress import Progress
+from distiller.prompting import Prompting, student_prompting, teacher_prompting
 from distiller.runs import Run, file_hash, folder_hash, now, open_run_of, runs_folder, versions
 from distiller.sampling import stratified
-from distiller.schema import BadLine, Conversation, Message, read_conversations, write_jsonl, write_text
+from distiller.schema import BadLine, Conversation, read_conversations, write_jsonl, write_text
 from distiller.student import build_student
 from distiller.tasks import TASKS, ToScore
 
 if TYPE_CHECKING:
-    from distiller.training.trainer import History
+    from distiller.training.trainer import History, TeacherViews
 
 SPLITS = ("train", "validation", "test")
 
@@ -99,11 +101,10 @@ def _adapt_teacher(run: Run, job: DistillationJob, progress: Progress, skip_bad:
     history = train(
         Path(source),
         run.path("teacher"),
-        [turn for c in load_split(run, "train") for turn in reference_turns(c, prompting)],
-        [turn for c in load_split(run, "validation") for turn in reference_turns(c, prompting)],
-        None,
+        _references_as_seen(load_split(run, "train"), prompting),
+        _references_as_seen(load_split(run, "validation"), prompting),
         settings,
-        teacher_source=None,
+        teacher=None,
         precision=job.precision,
         seed=job.seed,
         progress=progress,
@@ -232,8 +233,20 @@ def _student(run: Run, job: DistillationJob, progress: Progress, skip_bad: bool)
 def _train(run: Run, job: DistillationJob, progress: Progress, skip_bad: bool) -> dict[str, Any]:
     training = read_conversations(run.path("curated.train.jsonl"))
     validation = read_conversations(run.path("curated.validation.jsonl"))
-    teacher = local_source(run.model_name("teacher")) if job.hyperparameters.loss != "sequence" else None
-    return _train_one(run, job, progress, "student", training, validation, teacher, "Training the student")
+    teacher: TeacherViews | None = None
+    if job.hyperparameters.loss != "sequence":
+        source = local_source(run.model_name("teacher"))
+        assert source is not None, "the job refuses logit losses for teachers without weights"
+        seen = teacher_prompting(job)
+        views = {c.id: seen.as_seen(c, c.metadata["policy"]) for c in [*training, *validation]}
+        teacher = (source, views)
+
+    def seen_by_student(part: Sequence[Conversation]) -> list[Conversation]:
+        prompting = student_prompting(job)
+        return [prompting.as_seen(c, c.metadata["policy"] if job.retrieval.student else None) for c in part]
+
+    data = Data(seen_by_student(training), seen_by_student(validation), teacher)
+    return _train_one(run, job, progress, "student", data, "Training the student")
 
 
 def _reference_trained(run: Run, job: DistillationJob, progress: Progress, skip_bad: bool) -> dict[str, Any]:
@@ -244,29 +257,34 @@ def _reference_trained(run: Run, job: DistillationJob, progress: Progress, skip_
     if not any(turn.reference for conversation in training for turn in conversation.turns()):
         return {"skipped": True, "why": "the training data has no references"}
     label = "Training on references alone"
-    return _train_one(run, job, progress, "reference_trained", training, validation, None, label)
+    prompting = student_prompting(job)
+    data = Data(_references_as_seen(training, prompting), _references_as_seen(validation, prompting))
+    return _train_one(run, job, progress, "reference_trained", data, label)
 
 
-def _train_one(
-    run: Run,
-    job: DistillationJob,
-    progress: Progress,
-    name: str,
-    training: Sequence[Conversation],
-    validation: Sequence[Conversation],
-    teacher: str | None,
-    label: str,
-) -> dict[str, Any]:
+def _references_as_seen(data: Sequence[Conversation], prompting: Prompting) -> list[Conversation]:
+    return [prompting.as_seen(conversation, prompting.reference_policy(conversation)) for conversation in data]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Conversations as a student sees them, and where a teacher's logits are wanted, as the teacher did."""
+
+    training: list[Conversation]
+    validation: list[Conversation]
+    teacher: TeacherViews | None = None
+
+
+def _train_one(run: Run, job: DistillationJob, progress: Progress, name: str, data: Data, label: str) -> dict[str, Any]:
     from distiller.training.trainer import train
 
     history = train(
         run.path("baseline"),
         run.path(name),
-        training,
-        validation,
-        student_prompting(job).systems([[Message(role="user", content="")]], [None])[0],
+        data.training,
+        data.validation,
         job.hyperparameters,
-        teacher_source=teacher,
+        teacher=data.teacher,
         precision=job.precision,
         seed=job.seed,
         progress=progress,

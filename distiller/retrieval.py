@@ -30,7 +30,7 @@ class PolicyIndex:
         self._line_vectors = encoder.encode([f"{self.titles[i]}: {text}" for i, text in self.lines])  # (lines, d)
 
     def search(self, histories: Sequence[Sequence[Message]], k: int) -> list[str]:
-        """For each history the `k` lines that matter most, under their sections' titles, in file order.
+        """For each history the `k` lines that matter most, in file order.
 
         A line's score: its cosine with the last exchange ("and how long does that take?" needs what went
         before), half that with the last question alone, and that of its section with the exchange.
@@ -43,18 +43,8 @@ class PolicyIndex:
         section_of = [i for i, _ in self.lines]
         scores = exchange @ self._line_vectors.T + 0.5 * (question @ self._line_vectors.T)  # (histories, lines)
         scores += (exchange @ self._section_vectors.T)[:, section_of]
-        return [self._excerpt(sorted(row.argsort()[::-1][:k])) for row in scores]
-
-    def _excerpt(self, chosen: Sequence[int]) -> str:
-        parts: list[str] = []
-        last = -1
-        for index in chosen:
-            section, text = self.lines[index]
-            if section != last:
-                parts.append(f"{self.titles[section]}:")
-                last = section
-            parts.append(f"- {text}")
-        return "\n".join(parts)
+        chosen = [sorted(row.argsort()[::-1][:k]) for row in scores]
+        return ["\n".join(f"- {self.lines[i][1]}" for i in indices) for indices in chosen]
 
 
 def _lines(section: str) -> list[str]:

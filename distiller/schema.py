@@ -275,13 +275,10 @@ def _conversations(
                 raise ValueError(f"expected an object, found {type(row).__name__}")
             if missing := [c for c in column_map.values() if c not in row]:
                 raise ValueError(f"no column {missing[0]!r}; there are: {', '.join(map(repr, list(row)[:12]))}")
-            if is_csv:
-                row = _from_columns(row, column_map)
-            else:
-                row = _from_chat_forms(row, column_map)
-            thread = row.pop("_thread", None) or None
-            row.setdefault("id", thread or f"{path.stem}-{number:06d}")
-            conversation = Conversation.model_validate(row)
+            value = _from_columns(row, column_map) if is_csv else _from_chat_forms(row, column_map)
+            thread = value.pop("_thread", None) or None
+            value.setdefault("id", thread or f"{path.stem}-{number:06d}")
+            conversation = Conversation.model_validate(value)
             if not any(message.role == "user" for message in conversation.messages):
                 raise ValueError("no message of the user")
             if thread is not None and thread in threads:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from distiller.generate import Prompting, student_prompting, teacher_prompting
 from distiller.job import DistillationJob
+from distiller.prompting import Prompting, student_prompting, teacher_prompting
 from distiller.runs import Run, find_run
 
 ROLE_WORDS = {

@@ -21,7 +21,7 @@ from typing import Any
 from distiller.chat import ChatModel, ChatRequest, OpenOptions, Sampling, open_model
 from distiller.chat.registry import local_source
 from distiller.errors import DistillerError
-from distiller.schema import Completion, Conversation, Message, history, read_conversations
+from distiller.schema import Completion, Conversation, history, read_conversations
 from evals.contestants import by_name, weights_bytes
 
 AT_ONCE = 32
@@ -62,35 +62,33 @@ async def _measure(request: dict[str, Any]) -> dict[str, Any]:
     sampling = Sampling(max_tokens=request["max_tokens"])
     conversations = {c.id: c for c in data}
 
-    def histories(places: Sequence[tuple[str, int]]) -> list[list[Message]]:
-        result = []
-        for conversation_id, turn in places:
-            turns = conversations[conversation_id].turns()
-            result.append(history(turns, [t.reference or "" for t in turns], turn, None))
-        return result
+    def request_of(place: tuple[str, int], earlier: Sequence[str]) -> ChatRequest:
+        """The request of one turn. `earlier`: the policy text of the turns before, known from then."""
+        conversation, turn = conversations[place[0]], place[1]
+        turns = conversation.turns()
+        replies = [t.reference or "" for t in turns]
+        policy = [*earlier, *prompting.policy_texts([history(turns, replies, turn, None)])]
+        messages = prompting.messages(turns, replies, turn, policy, conversation.system)
+        return ChatRequest(messages=messages, sampling=sampling)
 
-    def requests(places: Sequence[tuple[str, int]]) -> list[ChatRequest]:
-        bare = histories(places)
-        systems = prompting.systems(bare, [conversations[conversation_id].system for conversation_id, _ in places])
-        return [
-            ChatRequest(messages=[Message(role="system", content=system), *messages], sampling=sampling)
-            for system, messages in zip(systems, bare, strict=True)
-        ]
+    known = {c.id: prompting.reference_policy(c) for c in data}
 
     places = timed_turns(data, request["turns"])
-    warm_up = requests(places[:1])[0].model_copy(update={"sampling": Sampling(max_tokens=8)})
+    warm_up = request_of(places[0], known[places[0][0]][: places[0][1]]).model_copy(
+        update={"sampling": Sampling(max_tokens=8)}
+    )
     await _stream(model, warm_up)
     singles = []
     for place in places:
         sent, cpu = time.perf_counter(), time.process_time()
-        one = requests([place])[0]
+        one = request_of(place, known[place[0]][: place[1]])
         before_model = time.perf_counter() - sent
         completion = await _stream(model, one)
         singles.append((before_model, completion, time.perf_counter() - sent, time.process_time() - cpu))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     many = timed_turns(data, AT_ONCE)
     sent = time.perf_counter()
-    await _all_at_once(model, requests(many))
+    await _all_at_once(model, [request_of(place, known[place[0]][: place[1]]) for place in many])
     busy = time.perf_counter() - sent
     source = local_source(contestant.name)
     tokens = sum(c.completion_tokens or 0 for _, c, _, _ in singles)

@@ -120,15 +120,14 @@ async def answer_both(
 
 
 async def _answer(models: ModelCache, name: str, past: Sequence[Message], exchange: Exchange) -> None:
-    messages = [*past, Message(role="user", content=exchange.query)]
     exchange.state = "opening"
     try:
         async with models.lease(name) as opened:
             exchange.state = "answering"
             asked = time.perf_counter()
-            system = Message(role="system", content=await opened.system_prompt(messages))
+            messages = await opened.messages(past, exchange.query)
             exchange.before_s = time.perf_counter() - asked
-            request = ChatRequest(messages=[system, *messages], sampling=SAMPLING)
+            request = ChatRequest(messages=messages, sampling=SAMPLING)
             stream = cast(AsyncGenerator[str | Completion, None], opened.model.stream(request))
             async with aclosing(stream) as pieces:
                 async for piece in pieces:

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from distiller.chat import ChatModel, OpenOptions, open_model
 from distiller.errors import DataError, DistillerError, ModelError
-from distiller.generate import Prompting
 from distiller.job import DistillationJob
+from distiller.prompting import Prompting
 from distiller.runs import list_runs, resolve_model
-from distiller.schema import Message
+from distiller.schema import Conversation, Message
 from evals.contestants import Contestant, by_name, of_run
 
 BUNDLED = "bundled:smollm2-135m-instruct"
@@ -57,12 +57,16 @@ class Opened:
     # Tokenizers refuse to be borrowed by two threads at once, and all lookups share one encoder.
     searching: threading.Lock
 
-    async def system_prompt(self, messages: Sequence[Message]) -> str:
-        return await asyncio.to_thread(self._system_prompt, messages)
+    async def messages(self, past: Sequence[Message], query: str) -> list[Message]:
+        """What the model sees before it answers `query`, its policy text included."""
+        return await asyncio.to_thread(self._messages, past, query)
 
-    def _system_prompt(self, messages: Sequence[Message]) -> str:
+    def _messages(self, past: Sequence[Message], query: str) -> list[Message]:
+        said = Conversation(id="chat", messages=[*past, Message(role="user", content=query)])
         with self.searching:
-            return self.prompting.systems([messages], [None])[0]
+            policy = self.prompting.reference_policy(said)
+        turns = said.turns()
+        return self.prompting.messages(turns, [t.reference or "" for t in turns], len(turns) - 1, policy, None)
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ class TransformersModel(ChatModel):
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(source)
             self.model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
-            self.model.to(self.device).eval()
+            self.model.eval().to(self.device)
         except LOAD_ERRORS as error:
             first = str(error).strip().split("\n")[0]
             raise ModelError(f"{name}: cannot be loaded from {source}: {first}") from None

@@ -44,8 +44,11 @@ class ToScore:
 class Task(Protocol):
     name: str
 
-    def system_prompt(self, base: str, policy: str = "", instructions: str = "") -> str:
-        """What a model is told. `policy`: retrieved text, for those who may consult it."""
+    def system_prompt(self, base: str, instructions: str = "") -> str:
+        """What a model is told. `instructions`: what the teacher alone is told on top."""
+
+    def question(self, query: str, policy: str) -> str:
+        """The customer's message with the policy text that may be consulted for it."""
 
     def parse(self, text: str) -> str:
         """The answer in a model's raw text."""

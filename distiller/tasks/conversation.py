@@ -12,13 +12,11 @@ from distiller.tasks.facts import check_facts
 class ConversationTask:
     name = "conversation"
 
-    def system_prompt(self, base: str, policy: str = "", instructions: str = "") -> str:
-        parts = [base]
-        if policy:
-            parts.append(f"Policy:\n{policy}")
-        if instructions:
-            parts.append(instructions)
-        return "\n\n".join(parts)
+    def system_prompt(self, base: str, instructions: str = "") -> str:
+        return "\n\n".join(filter(None, (base, instructions)))
+
+    def question(self, query: str, policy: str) -> str:
+        return f"Policy:\n{policy}\n\nCustomer: {query}"
 
     def parse(self, text: str) -> str:
         return text.strip()

@@ -31,7 +31,7 @@ class Example:
         return sum(end - start for span in self.spans if span for start, end in [span])
 
 
-def tokenize_conversation(conversation: Conversation, tokenizer: Any, system: str | None, max_length: int) -> Example:
+def tokenize_conversation(conversation: Conversation, tokenizer: Any, max_length: int) -> Example:
     """Raises TrainingError when the chat template rewrites what came before (then no mask can be right).
 
     A conversation over `max_length` loses its earliest turns, whole.
@@ -39,7 +39,7 @@ def tokenize_conversation(conversation: Conversation, tokenizer: Any, system: st
     turns = conversation.turns()
     keep = conversation.metadata.get("keep") or [True] * len(turns)
     for first in range(len(turns)):
-        messages = [Message(role="system", content=system)] if system else []
+        messages = [Message(role="system", content=conversation.system)] if conversation.system else []
         ids: list[int] = []
         spans: list[tuple[int, int] | None] = [None] * len(turns)
         rendered = ""
@@ -73,11 +73,9 @@ def tokenize_conversation(conversation: Conversation, tokenizer: Any, system: st
     return Example(conversation.id, tuple(ids), tuple(labels), tuple(spans))
 
 
-def tokenize_all(
-    conversations: Sequence[Conversation], tokenizer: Any, system: str | None, max_length: int
-) -> list[Example]:
+def tokenize_all(conversations: Sequence[Conversation], tokenizer: Any, max_length: int) -> list[Example]:
     """Those with something to learn from. Raises TrainingError when there is none: an empty mask trains nothing."""
-    examples = [tokenize_conversation(c, tokenizer, _system_of(c, system), max_length) for c in conversations]
+    examples = [tokenize_conversation(c, tokenizer, max_length) for c in conversations]
     examples = [example for example in examples if example.target_tokens]
     if not examples:
         raise TrainingError(
@@ -85,10 +83,6 @@ def tokenize_all(
             f"max_length {max_length}. Look at dropped.jsonl, or raise hyperparameters.max_length."
         )
     return examples
-
-
-def _system_of(conversation: Conversation, base: str | None) -> str | None:
-    return "\n\n".join(filter(None, (base, conversation.system))) or None
 
 
 def _encode(tokenizer: Any, text: str) -> list[int]:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     import torch
 
 CHECKPOINT_EVERY_S = 60.0
+#: A teacher's weights, and by id each conversation as the teacher saw it.
+TeacherViews = tuple[str, dict[str, Conversation]]
 
 
 @dataclass
@@ -89,10 +91,9 @@ def train(
     folder: Path,
     training: Sequence[Conversation],
     validation: Sequence[Conversation],
-    system: str | None,
     settings: Hyperparameters,
     *,
-    teacher_source: str | None,
+    teacher: TeacherViews | None,
     precision: str,
     seed: int,
     progress: Progress,
@@ -100,10 +101,10 @@ def train(
 ) -> History:
     """Trains the model in `start` and leaves the best epoch's in `folder`. Resumes from `folder`'s checkpoint.
 
-    `teacher_source` None trains on the texts alone. Raises TrainingError for data without targets,
+    The conversations are as the student sees them. `teacher` None trains on the texts alone. Raises TrainingError for data without targets,
     vocabularies that do not match, and a loss that is not finite.
     """
-    trainer = _Trainer(start, folder, training, validation, system, settings, teacher_source, precision, seed)
+    trainer = _Trainer(start, folder, training, validation, settings, teacher, precision, seed)
     return trainer.run(progress, label)
 
 
@@ -114,9 +115,8 @@ class _Trainer:
         folder: Path,
         training: Sequence[Conversation],
         validation: Sequence[Conversation],
-        system: str | None,
         settings: Hyperparameters,
-        teacher_source: str | None,
+        teacher: TeacherViews | None,
         precision: str,
         seed: int,
     ) -> None:
@@ -135,15 +135,16 @@ class _Trainer:
         self.accelerator = Accelerator(mixed_precision="bf16" if mixed else "no")
         self.tokenizer = AutoTokenizer.from_pretrained(start)
         self.examples = {
-            "train": tokenize_all(training, self.tokenizer, system, settings.max_length),
-            "validation": tokenize_all(validation, self.tokenizer, system, settings.max_length),
+            "train": tokenize_all(training, self.tokenizer, settings.max_length),
+            "validation": tokenize_all(validation, self.tokenizer, settings.max_length),
         }
-        self.conversations = {c.id: c for c in [*training, *validation]}
         model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
         model.config.use_cache = False
-        self.teacher = (
-            LiveTeacher(teacher_source, self.tokenizer, kept_tokens(start), precision) if teacher_source else None
-        )
+        self.teacher: LiveTeacher | None = None
+        self.views: dict[str, Conversation] = {}
+        if teacher is not None:
+            source, self.views = teacher
+            self.teacher = LiveTeacher(source, self.tokenizer, kept_tokens(start), precision)
         if settings.lora_rank is not None:
             model = _with_adapters(model, settings.lora_rank)
         trainable = [p for p in model.parameters() if p.requires_grad]
@@ -156,7 +157,7 @@ class _Trainer:
             ],
             lr=settings.learning_rate,
             betas=(0.9, 0.95),
-            foreach=True,
+            fused=True,  # in place: foreach would hold copies of all weights
         )
         self.model, self.optimizer = self.accelerator.prepare(_at_targets(model), optimizer)
         self.history, self.place = History(), _Place()
@@ -249,7 +250,7 @@ class _Trainer:
         chosen = labels[targets].to(device)
         sums = {"ce": losses.cross_entropy(logits, chosen)}
         if self.teacher is not None:
-            signal = torch.cat([self.teacher.log_probs(self.conversations[e.id], e) for e in batch]).to(device)
+            signal = torch.cat([self.teacher.log_probs(self.views[e.id], e) for e in batch]).to(device)
             # Some models pad their output beyond the tokenizer; the padding has no counterpart.
             common = logits[:, : signal.shape[-1]]
             sums["kl"] = losses.forward_kl(common, signal, chosen, self.settings.temperature)
@@ -346,10 +347,10 @@ class _Trainer:
         self.place = _Place(**json.loads(saved["place"]))
 
     def _finish(self) -> None:
-        if self.accelerator.is_main_process:
-            if self.best.exists():  # else it was moved already, before the process was killed
-                shutil.rmtree(self.folder, ignore_errors=True)
-                self.best.rename(self.folder)
+        # Without a best one there, it was moved already, before the process was killed.
+        if self.accelerator.is_main_process and self.best.exists():
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.best.rename(self.folder)
         self.accelerator.wait_for_everyone()
 
 

@@ -1,0 +1,80 @@
+"""What a model is told: the system prompt, and policy text beside the customer's question.
+
+Policy text stands in the message of the turn that it was retrieved for, and stays there in the history:
+a conversation is one sequence of tokens, whose beginning does not change as it grows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from distiller.job import DistillationJob
+from distiller.retrieval import PolicyIndex
+from distiller.schema import Conversation, Message, Turn, history
+from distiller.tasks import TASKS
+
+
+@dataclass(frozen=True)
+class Prompting:
+    base: str
+    instructions: str = ""
+    policies: PolicyIndex | None = None
+    lines: int = 6
+    task: str = "conversation"
+
+    def system(self, own: str | None) -> str:
+        """The system prompt; `own` is the conversation's own one."""
+        return TASKS[self.task].system_prompt("\n\n".join(filter(None, (self.base, own))), self.instructions)
+
+    def policy_texts(self, histories: Sequence[Sequence[Message]]) -> list[str]:
+        """The policy text for the last question of each bare history; empty where the model gets none."""
+        return self.policies.search(histories, self.lines) if self.policies else [""] * len(histories)
+
+    def messages(
+        self, turns: Sequence[Turn], replies: Sequence[str], upto: int, policy: Sequence[str], own: str | None
+    ) -> list[Message]:
+        """What the model sees before it answers turn `upto`; `policy[t]` goes with the question of turn t."""
+        seen = [self._with_policy(turn, policy[turn.index]) for turn in turns[: upto + 1]]
+        return history(seen, replies, upto, self.system(own))
+
+    def reference_policy(self, conversation: Conversation) -> list[str]:
+        """The policy text of every turn, the references standing for the earlier replies."""
+        turns = conversation.turns()
+        references = [turn.reference or "" for turn in turns]
+        return self.policy_texts([history(turns, references, turn.index, None) for turn in turns])
+
+    def as_seen(self, conversation: Conversation, policy: Sequence[str] | None = None) -> Conversation:
+        """The conversation as one sequence for training: system prompt and policy text put in."""
+        turns = conversation.turns()
+        policy = policy or [""] * len(turns)
+        messages = [Message(role="system", content=self.system(conversation.system))]
+        for turn in turns:
+            messages.extend(self._with_policy(turn, policy[turn.index]).context)
+            if turn.reference is not None:
+                messages.append(Message(role="assistant", content=turn.reference))
+        return Conversation(id=conversation.id, messages=messages, metadata=conversation.metadata)
+
+    def _with_policy(self, turn: Turn, policy: str) -> Turn:
+        if not policy:
+            return turn
+        last = max(i for i, message in enumerate(turn.context) if message.role == "user")
+        question = TASKS[self.task].question(turn.context[last].content, policy)
+        context = [*turn.context[:last], Message(role="user", content=question), *turn.context[last + 1 :]]
+        return replace(turn, context=tuple(context))
+
+
+def teacher_prompting(job: DistillationJob) -> Prompting:
+    policies = None
+    if job.retrieval.policies is not None:
+        from distiller.embedding import load_encoder
+
+        policies = PolicyIndex(job.retrieval.policies, load_encoder())
+    return Prompting(job.system_prompt, job.teacher_instructions, policies, job.retrieval.lines, job.task_type)
+
+
+def student_prompting(job: DistillationJob) -> Prompting:
+    """What the student gets in service, and everyone who is compared with it: policy text or none."""
+    if not job.retrieval.student:
+        return Prompting(job.system_prompt, task=job.task_type)
+    return replace(teacher_prompting(job), instructions="")
