@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from distiller.chat.base import Sampling
 from distiller.errors import JobError
 from distiller.schema import text_hash
 
 TaskType = Literal["conversation"]
+#: The value of student_model that cuts the student from the run's own teacher.
+CUT_FROM_TEACHER = "teacher"
+_API = ("openai:", "recorded:")
 
 
 class _Section(BaseModel):
@@ -122,7 +125,10 @@ class Evaluation(_Section):
 class DistillationJob(_Section):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,60}$", description="names the run's folder")
     teacher_model: str = Field(description="who is imitated")
-    student_model: str = Field(description="what is trained; with `student` the parts of it that are kept")
+    student_model: str = Field(
+        description="what is trained, with `student` the parts of it that are kept; `teacher`: cut from the teacher, "
+        "after its adaptation"
+    )
     training_data: Path = Field(description="conversations whose user turns the teacher answers")
     validation_data: Path = Field(description="conversations that choose the best epoch")
     test_data: Path | None = Field(None, description="conversations that the evaluation replays")
@@ -163,24 +169,29 @@ class DistillationJob(_Section):
 
     @field_validator("teacher_model", "student_model")
     @classmethod
-    def _known_grammar(cls, value: str) -> str:
+    def _known_grammar(cls, value: str, info: ValidationInfo) -> str:
         from distiller.chat.registry import MODEL_NAME_HELP, OPENERS
 
         scheme, _, rest = value.partition(":")
+        if info.field_name == "student_model" and value == CUT_FROM_TEACHER:
+            return value
         if scheme not in OPENERS or not rest:
             raise ValueError(f"{value!r} is no model name; expected {MODEL_NAME_HELP}")
         return value
 
     @model_validator(mode="after")
     def _capabilities(self) -> DistillationJob:
-        if self.student_model.startswith(("openai:", "recorded:")):
-            raise ValueError(f"student_model {self.student_model!r} cannot be trained; use hf: or bundled:")
-        if self.hyperparameters.loss == "forward_kl" and self.teacher_model.startswith(("openai:", "recorded:")):
+        source = self.teacher_model if self.student_model == CUT_FROM_TEACHER else self.student_model
+        if source.startswith(_API):
+            raise ValueError(
+                f"student_model {self.student_model!r} ({source}) has no weights to train; use hf: or bundled:"
+            )
+        if self.hyperparameters.loss == "forward_kl" and self.teacher_model.startswith(_API):
             raise ValueError(
                 f"loss: forward_kl needs the teacher's logits, which {self.teacher_model!r} does not give; "
                 "use hyperparameters.loss: sequence"
             )
-        if self.teacher_adaptation.enabled and self.teacher_model.startswith(("openai:", "recorded:")):
+        if self.teacher_adaptation.enabled and self.teacher_model.startswith(_API):
             raise ValueError(f"teacher_adaptation needs a local teacher; {self.teacher_model!r} has no weights here")
         return self
 

@@ -23,7 +23,7 @@ from distiller.chat.registry import local_source
 from distiller.curate import curate
 from distiller.errors import ModelError, RunError
 from distiller.generate import count_turns, write_synthetic
-from distiller.job import DistillationJob
+from distiller.job import CUT_FROM_TEACHER, DistillationJob
 from distiller.progress import Progress
 from distiller.prompting import Prompting, student_prompting, teacher_prompting
 from distiller.runs import Run, file_hash, folder_hash, now, open_run_of, runs_folder, versions
@@ -208,7 +208,8 @@ def _curate(run: Run, job: DistillationJob, progress: Progress, skip_bad: bool) 
 
 def _student(run: Run, job: DistillationJob, progress: Progress, skip_bad: bool) -> dict[str, Any]:
     """Builds the student before distillation: the baseline."""
-    source = local_source(job.student_model)
+    name = run.model_name("teacher") if job.student_model == CUT_FROM_TEACHER else job.student_model
+    source = local_source(name)
     if source is None:
         raise ModelError(f"student_model {job.student_model!r} has no weights to train.")
     texts = [job.system_prompt]

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from distiller.errors import ModelError, RunError
-from distiller.job import DistillationJob, dump_job, load_job
+from distiller.job import CUT_FROM_TEACHER, DistillationJob, dump_job, load_job
 from distiller.schema import write_text
 
 CONTESTANTS = ("teacher", "student", "baseline", "reference_trained", "untouched")
@@ -64,7 +64,7 @@ class Run:
             adapted = self.path("teacher", "config.json").exists()
             return f"hf:{self.path('teacher')}" if adapted else job.teacher_model
         if contestant == "untouched":
-            return job.student_model
+            return job.teacher_model if job.student_model == CUT_FROM_TEACHER else job.student_model
         if contestant not in CONTESTANTS:
             raise ModelError(f"run:{self.id}/{contestant}: a run has {', '.join(CONTESTANTS)}.")
         if not self.path(contestant, "config.json").exists():
@@ -75,7 +75,8 @@ class Run:
         """Those that exist, the teacher first. Uncut, the untouched model is the baseline itself."""
         present = [c for c in CONTESTANTS if c in {"teacher", "untouched"} or self.path(c, "config.json").exists()]
         student = self.job.student
-        if student.layers is None and student.vocabulary_size is None:
+        uncut = student.layers is None and student.vocabulary_size is None
+        if uncut and not (self.job.student_model == CUT_FROM_TEACHER and self.job.teacher_adaptation.enabled):
             present.remove("untouched")
         return present
 

@@ -24,7 +24,7 @@ from distiller.errors import DistillerError
 from distiller.schema import Completion, Conversation, history, read_conversations
 from evals.contestants import by_name, weights_bytes
 
-AT_ONCE = 32
+AT_ONCE = 16
 
 
 def measure(

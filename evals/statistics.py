@@ -70,8 +70,9 @@ def clustered_share_interval(correct: np.ndarray, clusters: Sequence[str]) -> tu
     """95% interval of the share of ones in (turns,): Wilson's, on the effective sample size.
 
     The effective size is n over the design effect, the ratio of the clustered variance of the mean to the
-    binomial one (Kish 1965), taken as at least 1. Where all turns agree the variance says nothing, and the
-    number of clusters stands in: 0 of 100 turns in 40 conversations is as sure as 0 of 40.
+    binomial one (Kish 1965), taken as at least 1. Where all turns agree the design effect is undefined and
+    n itself is taken, as the presentation standards of the US National Center for Health Statistics do
+    (Parker et al. 2017, Vital and Health Statistics 2:175).
     """
     n = len(correct)
     if n == 0:
@@ -80,7 +81,7 @@ def clustered_share_interval(correct: np.ndarray, clusters: Sequence[str]) -> tu
     sums = cluster_sums(np.stack([correct, np.ones(n)], axis=1).astype(float), clusters)
     count = len(sums)
     if p in {0.0, 1.0} or count < 2:
-        effective = float(count)
+        effective = float(n)
     else:
         residuals = sums[:, 0] - p * sums[:, 1]
         variance = count / (count - 1) * float((residuals**2).sum()) / n**2

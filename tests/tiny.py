@@ -114,3 +114,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def all_messages(conversations: Sequence[Conversation]) -> list[str]:
     return [message.content for conversation in conversations for message in conversation.messages]
+
+
+def with_system(conversation: Conversation, system: str) -> Conversation:
+    """The conversation as a model sees it that is told `system`."""
+    said = [message for message in conversation.messages if message.role != "system"]
+    return conversation.model_copy(update={"messages": [Message(role="system", content=system), *said]})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import subprocess
@@ -19,15 +18,12 @@ from distiller.answer import CompletionStore
 from distiller.chat import OpenOptions, Sampling, open_model
 from distiller.generate import (
     Answered,
-    Prompting,
     converse,
     count_turns,
-    reference_turns,
-    student_prompting,
-    teacher_prompting,
     write_synthetic,
 )
 from distiller.job import parse_job
+from distiller.prompting import Prompting, student_prompting, teacher_prompting
 from distiller.schema import Conversation, read_conversations, read_jsonl, write_jsonl
 from tests.conftest import PROJECT
 from tests.fakes import FakeOpenAI, reply_to
@@ -113,7 +109,7 @@ def test_the_file_holds_the_data_s_order_and_the_references_beside(
     for before, after in zip(data, stored, strict=True):
         assert [turn.reference for turn in after.turns()] == expected_replies(before)
         assert after.metadata["references"] == [turn.reference for turn in before.turns()]
-        assert after.metadata["teacher_systems"] == ["You work for Fernhill."] * len(before.turns())
+        assert after.metadata["policy"] == [""] * len(before.turns())
         assert [turn.query for turn in after.turns()] == [turn.query for turn in before.turns()]
         assert after.metadata["facts"] == [[["30 days"]]]
         assert {c["finish_reason"] for c in after.metadata["completions"]} == {"stop"}
@@ -139,7 +135,8 @@ from contextlib import closing
 from pathlib import Path
 from distiller.answer import CompletionStore
 from distiller.chat import OpenOptions, Sampling, open_model
-from distiller.generate import Prompting, write_synthetic
+from distiller.generate import write_synthetic
+from distiller.prompting import Prompting
 from distiller.schema import read_conversations
 
 async def main(name, data, folder):
@@ -182,35 +179,48 @@ def test_after_a_kill_no_reply_that_was_received_is_asked_for_again(openai_serve
 def test_prompts_of_teacher_and_student(tmp_path: Path) -> None:
     policies = tmp_path / "policies.md"
     policies.write_text("# Shop\n\n## Returns\n- Returns within 30 days.\n\n## Opening hours\n- Open 9 to 5.\n")
-    job = parse_job(
-        {
-            "name": "j",
-            "teacher_model": "hf:a",
-            "student_model": "hf:b",
-            "training_data": "x",
-            "validation_data": "y",
-            "system_prompt": "Base.",
-            "teacher_instructions": "Be brief.",
-            "retrieval": {"policies": str(policies), "sections": 1},
-        },
-        check_files=False,
+    fields = {
+        "name": "j",
+        "teacher_model": "hf:a",
+        "student_model": "hf:b",
+        "training_data": "x",
+        "validation_data": "y",
+        "system_prompt": "Base.",
+        "teacher_instructions": "Be brief.",
+        "retrieval": {"policies": str(policies), "lines": 1},
+    }
+    job = parse_job(fields, check_files=False)
+    asked = talk("a", "When do you open?", "At 9.", "Can I return this?", system="Own.")
+    teacher = teacher_prompting(job)
+    policy = teacher.reference_policy(asked)
+    assert policy == ["- Open 9 to 5.", "- Returns within 30 days."]
+    seen = teacher.messages(asked.turns(), ["At 9."], 1, policy, asked.system)
+    assert [(m.role, m.content) for m in seen] == [
+        ("system", "Base.\n\nOwn.\n\nBe brief."),
+        ("user", "Policy:\n- Open 9 to 5.\n\nCustomer: When do you open?"),
+        ("assistant", "At 9."),
+        ("user", "Policy:\n- Returns within 30 days.\n\nCustomer: Can I return this?"),
+    ]
+    student = student_prompting(job)
+    assert student.reference_policy(asked) == ["", ""]
+    assert [m.content for m in student.messages(asked.turns(), ["At 9."], 1, ["", ""], asked.system)] == [
+        "Base.\n\nOwn.",
+        "When do you open?",
+        "At 9.",
+        "Can I return this?",
+    ]
+    informed = student_prompting(
+        parse_job(fields | {"retrieval": fields["retrieval"] | {"student": True}}, check_files=False)
     )
-    asked = [talk("a", "When do you open?").messages, talk("b", "Can I return this?").messages]
-    opening, returns = teacher_prompting(job).systems(asked, [None, "Own."])
-    assert opening == "Base.\n\nPolicy:\nOpening hours\n- Open 9 to 5.\n\nBe brief."
-    assert returns == "Base.\n\nOwn.\n\nPolicy:\nReturns\n- Returns within 30 days.\n\nBe brief."
-    assert student_prompting(job).systems(asked, [None, "Own."]) == ["Base.", "Base.\n\nOwn."]
+    assert informed.messages(asked.turns(), ["At 9."], 1, policy, None)[1:] == seen[1:]
 
 
-def test_reference_turns_train_only_their_own_reply() -> None:
-    conversation = talk("a", "Q1", "A1", "Q2", "A2", "Q3")
-    first, second = reference_turns(conversation, PROMPTING)
-    assert (first.id, second.id) == ("a#0", "a#1")
-    assert [m.content for m in second.messages] == [PROMPTING.base, "Q1", "A1", "Q2", "A2"]
-    assert (first.metadata["keep"], second.metadata["keep"]) == ([True], [False, True])
-
-
-def test_the_worker_s_file_is_plain_json(openai_server: FakeOpenAI, store: CompletionStore, tmp_path: Path) -> None:
-    path = tmp_path / "synthetic.jsonl"
-    run_write(openai_server, store, [talk("ü", "Wo ist mein Päckchen? 📦")], path)
-    assert json.loads(path.read_text("utf-8"))["messages"][0]["content"] == "Wo ist mein Päckchen? 📦"
+def test_a_conversation_as_seen_is_what_was_asked_with_the_replies_put_in() -> None:
+    prompting = Prompting("Base.")
+    conversation = talk("c", "Q1", "A1", "Q2", "A2")
+    seen = prompting.as_seen(conversation, ["P1", "P2"])
+    turns = conversation.turns()
+    for t, reply in enumerate(("A1", "A2")):
+        asked = prompting.messages(turns, ["A1", "A2"], t, ["P1", "P2"], None)
+        assert seen.messages[: len(asked)] == asked
+        assert seen.messages[len(asked)].content == reply

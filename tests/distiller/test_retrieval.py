@@ -8,7 +8,7 @@ import pytest
 
 from distiller.embedding import Encoder, load_encoder
 from distiller.errors import DataError, ModelError
-from distiller.retrieval import PolicyIndex, retrieval_query
+from distiller.retrieval import PolicyIndex
 from tests.tiny import talk
 
 POLICIES = """# Handbook
@@ -33,11 +33,14 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> PolicyIndex:
     return PolicyIndex(path, load_encoder())
 
 
-def test_the_nearest_section_comes_first(index: PolicyIndex) -> None:
-    assert len(index.sections) == 3
-    found = index.search(["When are you open?", "Can I send this back?", "What about penguins?"], 2)
-    assert [sections[0].split("\n")[0] for sections in found] == ["Opening hours", "Returns", "Returns"]
-    assert all(len(sections) == 2 for sections in found)
+def test_the_nearest_line_is_found(index: PolicyIndex) -> None:
+    assert index.titles == ["Returns", "Opening hours", "Empty of lines"]
+    asked = [talk("a", text).messages for text in ("When are you open?", "How long may I keep it?", "And penguins?")]
+    opening, returns, penguins = index.search(asked, 1)
+    assert opening == "- We open at nine."
+    assert returns == "- Return anything within 30 days."
+    assert penguins == "- A penguin costume cannot be returned."
+    assert index.search(asked[1:2], 2) == [f"{returns}\n{penguins}"]  # in the order of the file
     assert index.search([], 2) == []
 
 
@@ -48,9 +51,9 @@ def test_a_file_without_sections(tmp_path: Path) -> None:
         PolicyIndex(path, load_encoder())
 
 
-def test_the_query_holds_the_exchange_before_it() -> None:
-    messages = talk("a", "One", "Two", "Three", "Four", "Five", system="S").messages
-    assert retrieval_query(messages) == "Three\nFour\nFive"
+def test_a_question_is_read_with_the_exchange_before_it(index: PolicyIndex) -> None:
+    messages = talk("a", "Do you take penguin costumes back?", "No.", "And why is that?").messages
+    assert index.search([messages], 1) == ["- A penguin costume cannot be returned."]
 
 
 def test_vectors_have_unit_length_and_long_texts_are_counted() -> None:

@@ -24,7 +24,7 @@ from distiller.chat.bundled import packaged_file
 from distiller.errors import ModelError
 from distiller.job import parse_job
 from distiller.runs import open_run_of
-from distiller.schema import Completion
+from distiller.schema import Completion, Message
 from ui.arena_tab import MAX_CHARACTERS, Transcript, answer_both, give_back, history_of, problem_with
 from ui.leaderboard_tab import COLUMNS, in_words
 from ui.models import BUNDLED, ModelCache, contestant_names, default_pair
@@ -76,9 +76,9 @@ class ScriptedCache:
         class Opened:
             model = cache.models[name]
 
-            async def system_prompt(self, messages: list[Any]) -> str:
-                cache.asked.append(messages[-1].content)
-                return "You are a support agent."
+            async def messages(self, past: list[Any], query: str) -> list[Any]:
+                cache.asked.append(query)
+                return [*past, Message(role="user", content=query)]
 
         yield Opened()
 

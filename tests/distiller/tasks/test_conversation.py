@@ -15,7 +15,8 @@ def to_score(conversation: Conversation, *replies: str) -> list[ToScore]:
 
 def test_system_prompt() -> None:
     assert TASK.system_prompt("Base.") == "Base."
-    assert TASK.system_prompt("Base.", ["One", "Two"], "Brief.") == "Base.\n\nPolicy:\nOne\n\nTwo\n\nBrief."
+    assert TASK.system_prompt("Base.", "Brief.") == "Base.\n\nBrief."
+    assert TASK.question("When?", "- At 9.") == "Policy:\n- At 9.\n\nCustomer: When?"
     assert TASK.parse("  Hello \n") == "Hello"
 
 

@@ -15,14 +15,9 @@ from distiller.student import build_student, kept_tokens
 from distiller.training import losses
 from distiller.training.signals import LiveTeacher
 from distiller.training.tokenize import Example, tokenize_conversation
-from tests.tiny import REPLIES, all_messages, make_tiny_model, talk, talks
+from tests.tiny import REPLIES, all_messages, make_tiny_model, talk, talks, with_system
 
 SYSTEM = "You work for Fernhill."
-
-
-def with_teacher_prompt(conversation: Conversation, system: str = SYSTEM) -> Conversation:
-    systems = [system] * len(conversation.turns())
-    return conversation.model_copy(update={"metadata": conversation.metadata | {"teacher_systems": systems}})
 
 
 def student_logits(folder: Path, example: Example) -> tuple[torch.Tensor, torch.Tensor]:
@@ -35,11 +30,11 @@ def student_logits(folder: Path, example: Example) -> tuple[torch.Tensor, torch.
 
 
 def example_of(folder: Path, conversation: Conversation) -> Example:
-    return tokenize_conversation(conversation, AutoTokenizer.from_pretrained(folder), SYSTEM, 1024)
+    return tokenize_conversation(with_system(conversation, SYSTEM), AutoTokenizer.from_pretrained(folder), 1024)
 
 
 def test_the_same_weights_under_the_same_prompt_agree(tiny_model: Path) -> None:
-    conversation = with_teacher_prompt(talks(1, turns=3)[0])
+    conversation = with_system(talks(1, turns=3)[0], SYSTEM)
     example = example_of(tiny_model, conversation)
     teacher = LiveTeacher(str(tiny_model), AutoTokenizer.from_pretrained(tiny_model), None, "float32")
     signal = teacher.log_probs(conversation, example)
@@ -53,7 +48,7 @@ def test_the_same_weights_under_the_same_prompt_agree(tiny_model: Path) -> None:
 
 
 def test_a_dropped_turn_has_no_signal(tiny_model: Path) -> None:
-    conversation = with_teacher_prompt(talks(1, turns=3)[0])
+    conversation = with_system(talks(1, turns=3)[0], SYSTEM)
     conversation.metadata["keep"] = [True, False, True]
     example = example_of(tiny_model, conversation)
     teacher = LiveTeacher(str(tiny_model), AutoTokenizer.from_pretrained(tiny_model), None, "float32")
@@ -66,17 +61,17 @@ def test_the_teacher_reads_its_own_prompt(tiny_model: Path) -> None:
     plain = talks(1, turns=2)[0]
     example = example_of(tiny_model, plain)
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    told = with_teacher_prompt(plain, SYSTEM + "\n\nPolicy:\nReturns within 30 days.")
+    told = with_system(plain, SYSTEM + "\n\nPolicy:\nReturns within 30 days.")
     signals = [
         LiveTeacher(str(tiny_model), tokenizer, None, "float32").log_probs(conversation, example)
-        for conversation in (with_teacher_prompt(plain), told)
+        for conversation in (with_system(plain, SYSTEM), told)
     ]
     assert signals[0].shape == signals[1].shape
     assert not torch.allclose(signals[0], signals[1], atol=1e-2)
 
 
 def test_over_a_cut_vocabulary_the_distribution_is_the_renormalised_one(tiny_model: Path, tmp_path: Path) -> None:
-    conversation = with_teacher_prompt(talks(1, turns=2)[0])
+    conversation = with_system(talks(1, turns=2)[0], SYSTEM)
     folder = tmp_path / "student"
     build_student(str(tiny_model), [SYSTEM, *all_messages([conversation])], folder, None, 900)
     kept = kept_tokens(folder)
@@ -91,7 +86,7 @@ def test_over_a_cut_vocabulary_the_distribution_is_the_renormalised_one(tiny_mod
 
 def test_the_values_do_not_depend_on_when_they_are_asked(tiny_model: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    data = [with_teacher_prompt(c) for c in talks(3, turns=2)]
+    data = [with_system(c, SYSTEM) for c in talks(3, turns=2)]
     examples = [example_of(tiny_model, c) for c in data]
     first = LiveTeacher(str(tiny_model), tokenizer, None, "float32")
     second = LiveTeacher(str(tiny_model), tokenizer, None, "float32")
@@ -118,9 +113,9 @@ def test_another_vocabulary_is_refused(tiny_model: Path, tmp_path: Path) -> None
 def test_replies_split_in_another_way_are_refused(tiny_model: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     teacher = LiveTeacher(str(tiny_model), tokenizer, None, "float32")
-    conversation = with_teacher_prompt(talk("c", "Q", "Hello there"))
+    conversation = with_system(talk("c", "Q", "Hello there"), SYSTEM)
     example = example_of(tiny_model, conversation)
-    other = with_teacher_prompt(talk("c", "Q", "Hello these"))
+    other = with_system(talk("c", "Q", "Hello these"), SYSTEM)
     with pytest.raises(TrainingError, match="split the reply differently"):
         teacher.log_probs(other, example)
 
@@ -128,7 +123,7 @@ def test_replies_split_in_another_way_are_refused(tiny_model: Path) -> None:
 def test_a_vocabulary_padded_beyond_the_tokenizer_is_cut(bundled_folder: Path, tmp_path: Path) -> None:
     """152064 rows for 151936 tokens: what the student gives has to fit what the teacher says."""
     folder = make_tiny_model(bundled_folder, tmp_path / "padded", extra_vocabulary=64)
-    conversation = with_teacher_prompt(talks(1)[0])
+    conversation = with_system(talks(1)[0], SYSTEM)
     example = example_of(folder, conversation)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     teacher = LiveTeacher(str(folder), tokenizer, None, "float32")

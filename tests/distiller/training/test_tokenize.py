@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 from distiller.errors import TrainingError
 from distiller.schema import Conversation, Message
 from distiller.training.tokenize import IGNORE, Example, tokenize_all, tokenize_conversation
-from tests.tiny import talk
+from tests.tiny import talk, with_system
 
 END = "<|im_end|>"
 
@@ -29,7 +29,7 @@ def trained_texts(example: Example, tokenizer: Any) -> list[str]:
 
 
 def test_labels_cover_exactly_the_replies_with_their_end_marks(tokenizer: Any) -> None:
-    example = tokenize_conversation(THREE, tokenizer, "Be brief.", 512)
+    example = tokenize_conversation(with_system(THREE, "Be brief."), tokenizer, 512)
     assert trained_texts(example, tokenizer) == [f"On its way.{END}", f"On Monday!{END}", f"You are welcome.{END}"]
     runs: list[list[int]] = [[]]
     for token, label in zip(example.ids, example.labels, strict=True):
@@ -50,7 +50,7 @@ def test_labels_cover_exactly_the_replies_with_their_end_marks(tokenizer: Any) -
 def test_a_prompt_is_encoded_as_the_model_will_see_it(tokenizer: Any) -> None:
     from distiller.chat.transformers_local import render_messages
 
-    example = tokenize_conversation(THREE, tokenizer, "Be brief.", 512)
+    example = tokenize_conversation(with_system(THREE, "Be brief."), tokenizer, 512)
     start = example.spans[0][0]  # type: ignore[index]
     said = [Message(role="system", content="Be brief."), THREE.messages[0]]
     prompt = render_messages(tokenizer, said, add_generation_prompt=True)
@@ -59,29 +59,29 @@ def test_a_prompt_is_encoded_as_the_model_will_see_it(tokenizer: Any) -> None:
 
 def test_a_dropped_turn_stays_as_history_and_is_not_trained(tokenizer: Any) -> None:
     dropped = THREE.model_copy(update={"metadata": {"keep": [True, False, True]}})
-    example = tokenize_conversation(dropped, tokenizer, None, 512)
+    example = tokenize_conversation(dropped, tokenizer, 512)
     assert example.spans[1] is None
     assert trained_texts(example, tokenizer) == [f"On its way.{END}", f"You are welcome.{END}"]
     assert "On Monday!" in tokenizer.decode(example.ids)
 
 
 def test_an_empty_reply_is_not_trained(tokenizer: Any) -> None:
-    example = tokenize_conversation(talk("c", "A", "  ", "B", "Yes."), tokenizer, None, 512)
+    example = tokenize_conversation(talk("c", "A", "  ", "B", "Yes."), tokenizer, 512)
     assert trained_texts(example, tokenizer) == [f"Yes.{END}"]
 
 
 def test_greetings_and_tools_are_prompt(tokenizer: Any) -> None:
     roles = [("assistant", "Welcome!"), ("user", "Q"), ("tool", "42"), ("assistant", "It is 42."), ("user", "Last?")]
     conversation = Conversation(id="c", messages=[Message(role=r, content=t) for r, t in roles])  # type: ignore[arg-type]
-    example = tokenize_conversation(conversation, tokenizer, None, 512)
+    example = tokenize_conversation(conversation, tokenizer, 512)
     assert trained_texts(example, tokenizer) == [f"It is 42.{END}"]
     assert len(example.spans) == 2
     assert example.spans[1] is None
 
 
 def test_an_overlong_conversation_loses_its_earliest_turns(tokenizer: Any) -> None:
-    whole = tokenize_conversation(THREE, tokenizer, "Be brief.", 512)
-    shorter = tokenize_conversation(THREE, tokenizer, "Be brief.", len(whole.ids) - 1)
+    whole = tokenize_conversation(with_system(THREE, "Be brief."), tokenizer, 512)
+    shorter = tokenize_conversation(with_system(THREE, "Be brief."), tokenizer, len(whole.ids) - 1)
     assert trained_texts(shorter, tokenizer) == [f"On Monday!{END}", f"You are welcome.{END}"]
     assert shorter.spans[0] is None
     assert len(shorter.spans) == 3
@@ -92,7 +92,7 @@ def test_an_overlong_conversation_loses_its_earliest_turns(tokenizer: Any) -> No
 
 def test_a_last_turn_that_does_not_fit_is_not_half_trained(tokenizer: Any) -> None:
     long = talk("c", "Q", "word " * 100)
-    example = tokenize_conversation(long, tokenizer, None, 60)
+    example = tokenize_conversation(long, tokenizer, 60)
     assert len(example.ids) == 60
     assert set(example.labels) == {IGNORE}
     assert example.target_tokens == 0
@@ -100,17 +100,12 @@ def test_a_last_turn_that_does_not_fit_is_not_half_trained(tokenizer: Any) -> No
 
 def test_an_empty_mask_fails_loudly(tokenizer: Any) -> None:
     with pytest.raises(TrainingError, match=r"None of the 2 training conversations has a reply.*max_length 60"):
-        tokenize_all([talk("a", "Q", "word " * 100), talk("b", "Q")], tokenizer, None, 60)
+        tokenize_all([talk("a", "Q", "word " * 100), talk("b", "Q")], tokenizer, 60)
 
 
 def test_only_what_can_be_learned_from_is_kept(tokenizer: Any) -> None:
-    kept = tokenize_all([talk("a", "Q"), talk("b", "Q", "A")], tokenizer, "S", 100)
+    kept = tokenize_all([talk("a", "Q"), talk("b", "Q", "A")], tokenizer, 100)
     assert [example.id for example in kept] == ["b"]
-
-
-def test_a_conversation_s_own_system_prompt_follows_the_base(tokenizer: Any) -> None:
-    (example,) = tokenize_all([talk("a", "Q", "A", system="Own.")], tokenizer, "Base.", 100)
-    assert tokenizer.decode(example.ids).startswith("<|im_start|>system\nBase.\n\nOwn.<|im_end|>")
 
 
 def test_a_template_that_rewrites_the_past_is_refused(tiny_model: Path) -> None:
@@ -120,4 +115,4 @@ def test_a_template_that_rewrites_the_past_is_refused(tiny_model: Path) -> None:
         "{% if add_generation_prompt %}<assistant>{% endif %}"
     )
     with pytest.raises(TrainingError, match="changes earlier messages"):
-        tokenize_conversation(THREE, tokenizer, None, 512)
+        tokenize_conversation(THREE, tokenizer, 512)

@@ -24,7 +24,17 @@ from distiller.student import build_student
 from distiller.training import trainer as loop
 from distiller.training.tokenize import tokenize_all
 from distiller.training.trainer import History, forget_checkpoint, learning_rate_at, length_grouped_batches, train
-from tests.tiny import QUERIES, REPLIES, all_messages, contents, largest_difference, make_tiny_model, talks, weights_of
+from tests.tiny import (
+    QUERIES,
+    REPLIES,
+    all_messages,
+    contents,
+    largest_difference,
+    make_tiny_model,
+    talks,
+    weights_of,
+    with_system,
+)
 
 SYSTEM = "Be brief."
 TRAINING = talks(12)
@@ -58,11 +68,10 @@ def run(
     return train(
         start,
         folder,
-        training,
-        validation,
-        SYSTEM,
+        [with_system(c, SYSTEM) for c in training],
+        [with_system(c, SYSTEM) for c in validation],
         wanted,
-        teacher_source=str(teacher) if teacher else None,
+        teacher=(str(teacher), {c.id: with_system(c, SYSTEM) for c in [*training, *validation]}) if teacher else None,
         precision="float32",
         seed=seed,
         progress=progress or Progress(quiet=True),
@@ -102,7 +111,7 @@ def validation_loss(folder: Path, validation: Sequence[Conversation]) -> float:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     total, count = 0.0, 0
-    for example in tokenize_all(validation, tokenizer, SYSTEM, 1024):
+    for example in tokenize_all([with_system(c, SYSTEM) for c in validation], tokenizer, 1024):
         labels = torch.tensor(example.labels)
         with torch.no_grad():
             logits = model(input_ids=torch.tensor([example.ids])).logits[0]
