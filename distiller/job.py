@@ -33,6 +33,7 @@ class Sample(_Section):
     training: int = Field(0, ge=0, description="conversations of training_data; 0 = all")
     validation: int = Field(0, ge=0, description="conversations of validation_data; 0 = all")
     test: int = Field(0, ge=0, description="conversations of test_data; 0 = all")
+    turns: int = Field(0, ge=0, description="first turns of each conversation to take; 0 = all")
 
 
 class Retrieval(_Section):

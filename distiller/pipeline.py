@@ -27,7 +27,7 @@ from distiller.job import CUT_FROM_TEACHER, DistillationJob
 from distiller.progress import Progress
 from distiller.prompting import Prompting, student_prompting, teacher_prompting
 from distiller.runs import Run, file_hash, folder_hash, now, open_run_of, runs_folder, versions
-from distiller.sampling import stratified
+from distiller.sampling import first_turns, stratified
 from distiller.schema import BadLine, Conversation, read_conversations, write_jsonl, write_text
 from distiller.student import build_student
 from distiller.tasks import TASKS, ToScore
@@ -73,7 +73,7 @@ def _prepare(run: Run, job: DistillationJob, progress: Progress, skip_bad: bool)
         if path is None:
             continue
         found = read_conversations(path, column_map=job.column_map, bad=bad if skip_bad else None)
-        chosen = stratified(found, sizes[split], job.seed)
+        chosen = [first_turns(c, job.sample.turns) for c in stratified(found, sizes[split], job.seed)]
         write_jsonl(run.path("data", f"{split}.jsonl"), chosen)
         figures[split] = {"conversations": len(chosen), "of": len(found), "turns": count_turns(chosen)}
     if bad:

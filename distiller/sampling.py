@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from distiller.errors import DataError
-from distiller.schema import Conversation
+from distiller.schema import Conversation, Message
 
 
 def stratified(conversations: Sequence[Conversation], size: int, seed: int) -> list[Conversation]:
@@ -31,6 +31,24 @@ def stratified(conversations: Sequence[Conversation], size: int, seed: int) -> l
         chosen += layer[: size - len(chosen)]
         rank += 1
     return [conversations[index] for index in sorted(chosen)]
+
+
+def first_turns(conversation: Conversation, turns: int) -> Conversation:
+    """The conversation up to the reply of its turn number `turns`; all of it where `turns` is 0."""
+    kept = conversation.turns()
+    if turns == 0 or len(kept) <= turns:
+        return conversation
+    asked = sum(message.role in {"user", "tool"} for turn in kept[:turns] for message in turn.context)
+    messages: list[Message] = []
+    for message in conversation.messages:
+        asked -= message.role in {"user", "tool"}
+        if asked < 0:  # the next turn begins
+            break
+        messages.append(message)
+    cut = {
+        key: value[:turns] for key, value in conversation.metadata.items() if key in {"facts", "forbidden"} and value
+    }
+    return conversation.model_copy(update={"messages": messages, "metadata": conversation.metadata | cut})
 
 
 def split(conversations: Sequence[Conversation], sizes: dict[str, int], seed: int) -> dict[str, list[Conversation]]:
