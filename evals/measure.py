@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -85,7 +84,7 @@ async def _measure(request: dict[str, Any]) -> dict[str, Any]:
         before_model = time.perf_counter() - sent
         completion = await _stream(model, one)
         singles.append((before_model, completion, time.perf_counter() - sent, time.process_time() - cpu))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    peak = _peak_memory_bytes()
     many = timed_turns(data, AT_ONCE)
     sent = time.perf_counter()
     await _all_at_once(model, [request_of(place, known[place[0]][: place[1]]) for place in many])
@@ -132,6 +131,17 @@ async def _all_at_once(model: ChatModel, requests: Sequence[ChatRequest]) -> Non
             await model.complete(part)
 
     await asyncio.gather(*(run(part) for part in parts))
+
+
+def _peak_memory_bytes() -> int:
+    """Of this process alone. Linux carries ru_maxrss over from the parent, so its own high-water mark is read."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _parameters(model: ChatModel) -> int | None:

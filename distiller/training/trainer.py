@@ -9,9 +9,11 @@ depends on, so a killed training resumes to the same student.
 from __future__ import annotations
 
 import copy
+import ctypes
 import gc
 import json
 import math
+import platform
 import random
 import shutil
 import time
@@ -110,6 +112,8 @@ def train(
     finally:
         # Model, gradients and optimizer hang in cycles; the next stage needs their memory now.
         gc.collect()
+        if platform.libc_ver()[0] == "glibc":
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 class _Trainer:
