@@ -112,8 +112,7 @@ def train(
     finally:
         # Model, gradients and optimizer hang in cycles; the next stage needs their memory now.
         gc.collect()
-        if platform.libc_ver()[0] == "glibc":
-            ctypes.CDLL(None).malloc_trim(0)
+        _give_back_memory()
 
 
 class _Trainer:
@@ -236,6 +235,7 @@ class _Trainer:
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        _give_back_memory()
         return count
 
     def _losses(self, batch: Sequence[Example]) -> dict[str, torch.Tensor]:
@@ -360,6 +360,13 @@ class _Trainer:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.best.rename(self.folder)
         self.accelerator.wait_for_everyone()
+
+
+def _give_back_memory() -> None:
+    """Returns free blocks to the system. Batches of ever new lengths leave glibc's heap full of holes, which would
+    grow by gigabytes in an epoch."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _with_adapters(model: Any, rank: int) -> Any:

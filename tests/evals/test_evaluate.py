@@ -1,0 +1,95 @@
+"""Models on a conversation file, without a run: replay, measure, score, report, leaderboard, command line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from distiller.schema import Conversation, write_jsonl
+from evals.leaderboard import KEYS
+from tests.conftest import PROJECT
+from tests.tiny import talks
+
+
+def with_facts(conversation: Conversation) -> Conversation:
+    facts = [[[turn.reference]] for turn in conversation.turns()]
+    return conversation.model_copy(update={"metadata": {"intent": "x", "facts": facts}})
+
+
+@pytest.fixture(scope="module")
+def out(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("evaluation")
+    data = [with_facts(c) for c in talks(3, turns=2)]
+    write_jsonl(folder / "data.jsonl", data)
+    names = f"hf:{tiny_model},recorded:{folder / 'data.jsonl'}"
+    command = [sys.executable, "-m", "evals", "run", "--models", names, "--data", str(folder / "data.jsonl")]
+    command += ["--out", str(folder / "out"), "--max-tokens", "8", "--timed-turns", "2", "--quiet", "--free"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder / "out"
+
+
+def test_the_references_are_all_right_and_the_random_model_is_not(out: Path) -> None:
+    report = json.loads((out / "report.json").read_text())
+    tiny, recorded = report["rows"]
+    assert recorded["accuracy"] == 1.0
+    assert recorded["accuracy_ci"][1] == 1.0
+    assert recorded["bleu"] == pytest.approx(100)
+    assert recorded["embedding_similarity"] == pytest.approx(1, abs=1e-4)
+    assert recorded["free_accuracy"] == 1.0
+    assert recorded["rank"] == 1
+    assert tiny["accuracy"] == 0.0
+    assert tiny["rank"] == 2
+    assert tiny["accuracy_kind"] == "facts"
+    assert tiny["n"] == 6
+
+
+def test_a_row_has_every_key(out: Path) -> None:
+    for row in json.loads((out / "report.json").read_text())["rows"]:
+        assert set(KEYS) <= row.keys()
+
+
+def test_times_and_resources_are_those_of_a_local_model_only(out: Path) -> None:
+    tiny, recorded = json.loads((out / "report.json").read_text())["rows"]
+    assert 0 < tiny["ttft_p50_s"] <= tiny["latency_p50_s"] <= tiny["latency_p95_s"]
+    assert tiny["parameters"] > 0
+    assert 100 < tiny["peak_memory_mb"] < 5000
+    assert tiny["weights_mb"] > 0
+    assert tiny["cost_per_1k"] > 0
+    assert recorded["parameters"] is None
+    assert recorded["peak_memory_mb"] is None
+
+
+def test_the_report_is_self_contained_and_escaped(out: Path) -> None:
+    html = (out / "report.html").read_text()
+    assert "plotly.js v" in html
+    assert "<script src=" not in html
+    markdown = (out / "report.md").read_text()
+    assert "Paired tests" in markdown
+    assert "BLEU signature: nrefs:1" in markdown
+
+
+def test_errors_are_words(tmp_path: Path) -> None:
+    for arguments, code, words in (
+        (["run", "--models", "bundled:x"], 3, "--data FILE"),
+        (["leaderboard", "--run", "nothing"], 8, "There is no run 'nothing'"),
+        (["compare", "a", "b"], 1, "no report yet"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "evals", *arguments], cwd=PROJECT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code, done.stderr
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
+    done = subprocess.run(
+        [sys.executable, "-m", "evals", "leaderboard", "--json"],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout) == []

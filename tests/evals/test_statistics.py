@@ -1,0 +1,102 @@
+"""Intervals and tests: hand-computed cases, properties, and scipy as referee."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from evals.statistics import (
+    bootstrap_interval,
+    cluster_sums,
+    clustered_mean,
+    clustered_share_interval,
+    holm,
+    paired_bootstrap,
+    paired_permutation,
+    shared_ranks,
+    wilson_interval,
+)
+
+
+def test_wilson_is_scipy_s() -> None:
+    for k, n in ((0, 20), (1, 7), (13, 40), (20, 20)):
+        referee = binomtest(k, n).proportion_ci(method="wilson")
+        assert wilson_interval(k, n) == pytest.approx((referee.low, referee.high), abs=1e-9)
+
+
+def test_cluster_sums_by_hand() -> None:
+    rows = np.array([[1.0, 1], [0, 1], [1, 1]])
+    assert cluster_sums(rows, ["b", "a", "b"]).tolist() == [[2, 2], [0, 1]]
+
+
+def test_one_turn_a_conversation_is_plain_wilson() -> None:
+    correct = np.array([1.0, 0, 0, 1, 0, 0, 0, 1])
+    clusters = [str(k) for k in range(8)]
+    low, high = clustered_share_interval(correct, clusters)
+    plain = wilson_interval(3, 8)
+    # The clustered variance has n − 1 in its denominator, so it is never narrower.
+    assert low <= plain[0]
+    assert high >= plain[1]
+    assert (low, high) == pytest.approx(plain, abs=0.04)
+
+
+def test_turns_that_agree_within_conversations_widen_the_interval() -> None:
+    correct = np.repeat([1.0, 0, 0, 1, 0, 1, 0, 0], 4)
+    together = clustered_share_interval(correct, list(np.repeat(list("abcdefgh"), 4)))
+    apart = clustered_share_interval(correct, [str(k) for k in range(32)])
+    assert together[1] - together[0] > 1.5 * (apart[1] - apart[0])
+    # four turns that always agree say as much as one
+    assert together == pytest.approx(wilson_interval(3 * 7 / 8, 7), abs=0.01)
+
+
+def test_none_correct_takes_every_turn() -> None:
+    assert clustered_share_interval(np.zeros(40), list("ab") * 20) == wilson_interval(0, 40)
+
+
+def test_bootstrap_covers_and_repeats() -> None:
+    generator = np.random.default_rng(1)
+    hits = 0
+    for _ in range(100):
+        score = clustered_mean(generator.normal(0.3, 1, 60), [str(k // 2) for k in range(60)])
+        low, high = bootstrap_interval(score, resamples=400)
+        hits += low <= 0.3 <= high
+    assert 85 <= hits <= 100
+    assert bootstrap_interval(score) == bootstrap_interval(score)
+
+
+def test_a_model_against_itself_is_even() -> None:
+    values = np.random.default_rng(0).random(40)
+    clusters = [str(k // 2) for k in range(40)]
+    score = clustered_mean(values, clusters)
+    difference, interval, p = paired_bootstrap(score, score)
+    assert (difference, interval, p) == (0.0, (0.0, 0.0), 1.0)
+    assert paired_permutation(values, values, clusters) == 1.0
+
+
+def test_a_sure_difference_is_found_and_its_sign_turns() -> None:
+    values = np.random.default_rng(0).random(60)
+    clusters = [str(k // 3) for k in range(60)]
+    a, b = clustered_mean(values + 0.2, clusters), clustered_mean(values, clusters)
+    difference, (low, high), p = paired_bootstrap(a, b)
+    assert difference == pytest.approx(0.2)
+    assert low > 0.19
+    assert high < 0.21
+    assert p < 0.01
+    assert paired_bootstrap(b, a)[0] == pytest.approx(-0.2)
+    assert paired_permutation(values + 0.2, values, clusters) < 0.01
+
+
+def test_permutation_by_hand() -> None:
+    # Three conversations that all favour a by one turn: only all-plus and all-minus are as extreme, 2 of 8.
+    p = paired_permutation(np.ones(3), np.zeros(3), list("abc"), resamples=20_000)
+    assert p == pytest.approx(0.25, abs=0.02)
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+def test_ranks_are_shared_where_intervals_overlap() -> None:
+    assert shared_ranks([(0.1, 0.3), (0.5, 0.7), (0.25, 0.6)]) == [2, 1, 1]
