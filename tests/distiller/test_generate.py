@@ -190,29 +190,29 @@ def test_prompts_of_teacher_and_student(tmp_path: Path) -> None:
         "retrieval": {"policies": str(policies), "lines": 1},
     }
     job = parse_job(fields, check_files=False)
-    asked = talk("a", "When do you open?", "At 9.", "Can I return this?", system="Own.")
+    asked = talk("a", "Are you open now?", "Yes.", "Returns: how many days are returns?", system="Own.")
     teacher = teacher_prompting(job)
     policy = teacher.reference_policy(asked)
     assert policy == ["- Open 9 to 5.", "- Returns within 30 days."]
-    seen = teacher.messages(asked.turns(), ["At 9."], 1, policy, asked.system)
+    seen = teacher.messages(asked.turns(), ["Yes."], 1, policy, asked.system)
     assert [(m.role, m.content) for m in seen] == [
         ("system", "Base.\n\nOwn.\n\nBe brief."),
-        ("user", "Policy:\n- Open 9 to 5.\n\nCustomer: When do you open?"),
-        ("assistant", "At 9."),
-        ("user", "Policy:\n- Returns within 30 days.\n\nCustomer: Can I return this?"),
+        ("user", "Policy:\n- Open 9 to 5.\n\nCustomer: Are you open now?"),
+        ("assistant", "Yes."),
+        ("user", "Policy:\n- Returns within 30 days.\n\nCustomer: Returns: how many days are returns?"),
     ]
     student = student_prompting(job)
     assert student.reference_policy(asked) == ["", ""]
-    assert [m.content for m in student.messages(asked.turns(), ["At 9."], 1, ["", ""], asked.system)] == [
+    assert [m.content for m in student.messages(asked.turns(), ["Yes."], 1, ["", ""], asked.system)] == [
         "Base.\n\nOwn.",
-        "When do you open?",
-        "At 9.",
-        "Can I return this?",
+        "Are you open now?",
+        "Yes.",
+        "Returns: how many days are returns?",
     ]
     informed = student_prompting(
         parse_job(fields | {"retrieval": fields["retrieval"] | {"student": True}}, check_files=False)
     )
-    assert informed.messages(asked.turns(), ["At 9."], 1, policy, None)[1:] == seen[1:]
+    assert informed.messages(asked.turns(), ["Yes."], 1, policy, None)[1:] == seen[1:]
 
 
 def test_a_conversation_as_seen_is_what_was_asked_with_the_replies_put_in() -> None:

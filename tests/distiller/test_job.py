@@ -60,7 +60,7 @@ def test_every_job_file_that_ships_loads(path: Path, monkeypatch: pytest.MonkeyP
         ({"student": {"layer": 4}}, "unknown key 'student.layer'. Did you mean 'student.layers'?"),
         ({"teacher_price": {"input_per_millon": 1, "output_per_million": 1}}, "'teacher_price.input_per_million'"),
         ({"teacher_sampling": {"temprature": 1}}, "Did you mean 'teacher_sampling.temperature'?"),
-        ({"sample": {"xyzzy": 1}}, "Known here: training, validation, test."),
+        ({"sample": {"xyzzy": 1}}, "Known here: training, validation, test, turns."),
     ],
 )
 def test_an_unknown_key_names_the_nearest(more: dict[str, Any], hint: str) -> None:
@@ -177,8 +177,8 @@ SEQUENCE = {"hyperparameters": {"loss": "sequence"}}
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"student_model": "openai:gpt-4@http://x"}, "cannot be trained"),
-        ({"student_model": "recorded:x.jsonl"}, "cannot be trained"),
+        ({"student_model": "openai:gpt-4@http://x"}, "has no weights to train"),
+        ({"student_model": "recorded:x.jsonl"}, "has no weights to train"),
         ({"teacher_model": "openai:gpt-4@http://x"}, "hyperparameters.loss: sequence"),
         ({"teacher_model": "recorded:x.jsonl"}, "hyperparameters.loss: sequence"),
         (

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distiller.errors import DataError
-from distiller.sampling import split, stratified
-from distiller.schema import Conversation
+from distiller.sampling import first_turns, split, stratified
+from distiller.schema import Conversation, Message
 from tests.tiny import talk
 
 
@@ -64,3 +64,23 @@ def test_split_is_disjoint_and_of_the_sizes_asked() -> None:
 def test_split_of_too_few() -> None:
     with pytest.raises(DataError, match="44 conversations were asked for, and there are 43"):
         split(ALL, {"train": 40, "test": 4}, 0)
+
+
+def test_first_turns_keep_whole_turns_and_their_facts() -> None:
+    roles = [
+        ("assistant", "Hello!"),
+        ("user", "Q1"),
+        ("tool", "42"),
+        ("assistant", "A1"),
+        ("user", "Q2"),
+        ("assistant", "A2"),
+    ]
+    metadata = {"intent": "x", "facts": [[["one"]], [["two"]]]}
+    messages = [Message(role=role, content=text) for role, text in roles]  # type: ignore[arg-type]
+    conversation = Conversation(id="c", messages=messages, metadata=metadata)
+    cut = first_turns(conversation, 1)
+    assert [m.content for m in cut.messages] == ["Hello!", "Q1", "42", "A1"]
+    assert cut.turns() == conversation.turns()[:1]
+    assert cut.metadata == {"intent": "x", "facts": [[["one"]]]}
+    assert first_turns(conversation, 0) is conversation
+    assert first_turns(conversation, 5) is conversation
