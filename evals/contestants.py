@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from distiller.chat.bundled import packaged_file
+from distiller.chat.registry import local_source
 from distiller.job import DistillationJob
 from distiller.prompting import Prompting, student_prompting, teacher_prompting
-from distiller.runs import Run, find_run
+from distiller.runs import Run, find_run, resolve_model
 
 ROLE_WORDS = {
     "teacher": "the model that is imitated, with the policy text it may consult",
@@ -52,8 +54,14 @@ def by_name(name: str) -> Contestant:
     return Contestant(name, None)
 
 
-def weights_bytes(source: str | None) -> int | None:
-    """Bytes of the weight files behind a local model; None for an API's or one on the Hub."""
+def weights_bytes(name: str) -> int | None:
+    """Bytes of the weight files behind a local model as they ship; None for an API's or one on the Hub."""
+    scheme, _, rest = name.partition(":")
+    if scheme == "run":
+        return weights_bytes(resolve_model(rest))
+    if scheme == "bundled" and (shipped := packaged_file(rest)):
+        return shipped.stat().st_size  # not its unpacked copy in the cache
+    source = local_source(name)
     if source is None or not Path(source).is_dir():
         return None
     files = [p for p in Path(source).iterdir() if p.suffix in {".safetensors", ".bin", ".gguf"}]

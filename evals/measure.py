@@ -102,7 +102,7 @@ async def _measure(request: dict[str, Any]) -> dict[str, Any]:
         "at_once": len(many),
         "replies_per_hour": len(many) / busy * 3600,
         "peak_memory_mb": peak / 1e6 if source else None,
-        "weights_mb": (weights_bytes(source) or 0) / 1e6 or None,
+        "weights_mb": (weights_bytes(contestant.name) or 0) / 1e6 or None,
         "parameters": _parameters(model),
         "identity": model.identity,
         "places": places,
