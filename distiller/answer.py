@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, closing
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tenacity import (
@@ -61,12 +60,6 @@ class CompletionStore:
 
     def close(self) -> None:
         self._database.close()
-
-
-@asynccontextmanager
-async def opened_store(path: Path) -> AsyncIterator[CompletionStore]:
-    with closing(CompletionStore(path)) as store:
-        yield store
 
 
 def fingerprint(model: ChatModel, request: ChatRequest) -> str:

@@ -33,56 +33,31 @@ def _top() -> None:
     """Distil a large chat model into a small one for customer support."""
 
 
-@app.command()
-def run(
-    job: JobArgument,
-    set_: SetOption = None,
-    map_: MapOption = "",
-    skip_bad: SkipBadOption = False,
-    quiet: QuietOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Run a job from conversations to the trained student. The same job again goes on where it stopped."""
-    _stages(job, set_, map_, skip_bad, quiet, as_json, None)
+#: Commands that bring a job to the end of a stage (None: of the run), and what they say of themselves.
+_STAGE_COMMANDS: dict[str, tuple[str | None, str]] = {
+    "run": (None, "Run a job from conversations to the trained student. The same job again goes on where it stopped."),
+    "generate": ("generate", "Stage 1: the teacher answers the conversations."),
+    "curate": ("curate", "Stage 1: keep the teacher's replies that are worth learning."),
+    "train": ("train", "Stage 2: build the student and train it."),
+}
 
 
-@app.command()
-def generate(
-    job: JobArgument,
-    set_: SetOption = None,
-    map_: MapOption = "",
-    skip_bad: SkipBadOption = False,
-    quiet: QuietOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Stage 1: the teacher answers the conversations."""
-    _stages(job, set_, map_, skip_bad, quiet, as_json, "generate")
+def _stage_command(until: str | None) -> Callable[..., None]:
+    def command(
+        job: JobArgument,
+        set_: SetOption = None,
+        map_: MapOption = "",
+        skip_bad: SkipBadOption = False,
+        quiet: QuietOption = False,
+        as_json: JsonOption = False,
+    ) -> None:
+        _stages(job, set_, map_, skip_bad, quiet, as_json, until)
+
+    return command
 
 
-@app.command()
-def curate(
-    job: JobArgument,
-    set_: SetOption = None,
-    map_: MapOption = "",
-    skip_bad: SkipBadOption = False,
-    quiet: QuietOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Stage 1: keep the teacher's replies that are worth learning."""
-    _stages(job, set_, map_, skip_bad, quiet, as_json, "curate")
-
-
-@app.command()
-def train(
-    job: JobArgument,
-    set_: SetOption = None,
-    map_: MapOption = "",
-    skip_bad: SkipBadOption = False,
-    quiet: QuietOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Stage 2: build the student and train it."""
-    _stages(job, set_, map_, skip_bad, quiet, as_json, "train")
+for _name, (_until, _help) in _STAGE_COMMANDS.items():
+    app.command(_name, help=_help)(_stage_command(_until))
 
 
 @app.command()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,8 +36,6 @@ from distiller.tasks import TASKS, ToScore
 if TYPE_CHECKING:
     from distiller.training.trainer import History, TeacherViews
 
-SPLITS = ("train", "validation", "test")
-
 
 def run_job(job: DistillationJob, *, skip_bad: bool = False, quiet: bool = False, until: str | None = None) -> Run:
     """The run of `job`, brought to its end (or to the end of stage `until`). Raises DistillerError."""
@@ -47,7 +46,7 @@ def run_job(job: DistillationJob, *, skip_bad: bool = False, quiet: bool = False
             progress.say(f"Run {run.id} is complete already; nothing to do.")
             return run
         progress.say(f"Run {run.id} → {run.folder}")
-        progress.event("start", pid=_pid())
+        progress.event("start", pid=os.getpid())
         for name, stage in STAGES.items():
             if name not in run.state:
                 began = time.monotonic()
@@ -347,9 +346,3 @@ def _write_manifest(run: Run, job: DistillationJob) -> None:
     write_text(run.path("manifest.json"), json.dumps(manifest, indent=2, ensure_ascii=False))
     for name in ("teacher", "student", "reference_trained"):
         forget_checkpoint(run.path(name))
-
-
-def _pid() -> int:
-    import os
-
-    return os.getpid()

@@ -52,7 +52,7 @@ class Progress:
         """A line for the person, also kept as an event."""
         if not self.quiet:
             console.print(text, highlight=False)
-        self.event("note", text=text, **fields)
+        self.event("note", text=Text.from_markup(text).plain, **fields)
 
     @contextmanager
     def track(self, label: str, total: int, unit: str) -> Iterator[Tracker]:

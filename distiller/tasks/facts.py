@@ -2,8 +2,8 @@
 
 A fact is a list of alternatives; it is stated when one of them is. An alternative is stated when all
 its words (stop words apart, in their stems, numbers normalised) stand close together in one sentence,
-each number directly before its unit, and the sentence does not deny it. Checked against 100 replies
-judged by hand in `tests/distiller/judged_replies.jsonl`.
+each number directly before its unit, and the sentence does not deny it. Its cases stand in
+`tests/distiller/tasks/test_facts.py`.
 """
 
 from __future__ import annotations

@@ -125,5 +125,9 @@ JUDGED = Path(__file__).parents[1] / "judged_replies.jsonl"
 
 @pytest.mark.skipif(not JUDGED.exists(), reason="judged_replies.jsonl is not there yet")
 def test_judgements_agree_with_people_s() -> None:
+    """Rows of {"reply", "facts", "forbidden", "correct"}, judged by reading alone."""
     rows = [json.loads(line) for line in JUDGED.read_text("utf-8").splitlines() if line.strip()]
     assert len(rows) >= 100
+    checks = [check_facts(row["reply"], row["facts"], row.get("forbidden", [])) for row in rows]
+    agreed = sum((not c.missing and not c.forbidden) == row["correct"] for c, row in zip(checks, rows, strict=True))
+    assert agreed >= 0.95 * len(rows)
