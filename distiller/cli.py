@@ -72,8 +72,9 @@ def split(
     skip_bad: SkipBadOption = False,
 ) -> None:
     """Split one file into training, validation and test conversations, in equal shares of its intents."""
+    from distiller.forms import parse_column_map
     from distiller.sampling import split as split_conversations
-    from distiller.schema import BadLine, parse_column_map, read_conversations, write_jsonl
+    from distiller.schema import BadLine, read_conversations, write_jsonl
 
     bad: list[BadLine] | None = [] if skip_bad else None
     found = read_conversations(source, column_map=parse_column_map(map_), bad=bad)
@@ -113,9 +114,9 @@ def _stages(
     as_json: bool,
     until: str | None,
 ) -> None:
+    from distiller.forms import parse_column_map
     from distiller.job import load_job
     from distiller.pipeline import run_job
-    from distiller.schema import parse_column_map
 
     values = list(overrides or [])
     values += [f"column_map.{target}={column}" for target, column in parse_column_map(map_).items()]

@@ -13,7 +13,6 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,7 @@ from distiller.chat.registry import local_source
 from distiller.curate import curate
 from distiller.errors import ModelError, RunError
 from distiller.generate import count_turns, write_synthetic
-from distiller.job import CUT_FROM_TEACHER, DistillationJob
+from distiller.job import CUT_FROM_TEACHER, DistillationJob, Hyperparameters
 from distiller.progress import Progress
 from distiller.prompting import Prompting, student_prompting, teacher_prompting
 from distiller.runs import Run, file_hash, folder_hash, now, open_run_of, runs_folder, versions
@@ -34,7 +33,7 @@ from distiller.student import build_student
 from distiller.tasks import TASKS, ToScore
 
 if TYPE_CHECKING:
-    from distiller.training.trainer import History, TeacherViews
+    from distiller.training.trainer import TrainingData
 
 
 def run_job(job: DistillationJob, *, skip_bad: bool = False, quiet: bool = False, until: str | None = None) -> Run:
@@ -92,24 +91,10 @@ def _adapt_teacher(run: Run, job: DistillationJob, progress: Progress, skip_bad:
     settings = job.teacher_adaptation
     if not settings.enabled:
         return {"skipped": True}
-    from distiller.training.trainer import train
-
     source = local_source(job.teacher_model)
     assert source is not None, "the job refuses adaptation of teachers without weights"
-    prompting = teacher_prompting(job)
-    history = train(
-        Path(source),
-        run.path("teacher"),
-        _references_as_seen(load_split(run, "train"), prompting),
-        _references_as_seen(load_split(run, "validation"), prompting),
-        settings,
-        teacher=None,
-        precision=job.precision,
-        seed=job.seed,
-        progress=progress,
-        label="Adapting the teacher",
-    )
-    return _report_training(history, run.path("teacher"), progress, "Adapting the teacher")
+    data = _references(run, teacher_prompting(job))
+    return _train_one(run, job, progress, "Adapting the teacher", Path(source), "teacher", data, settings)
 
 
 def _generate(run: Run, job: DistillationJob, progress: Progress, skip_bad: bool) -> dict[str, Any]:
@@ -231,69 +216,67 @@ def _student(run: Run, job: DistillationJob, progress: Progress, skip_bad: bool)
 
 
 def _train(run: Run, job: DistillationJob, progress: Progress, skip_bad: bool) -> dict[str, Any]:
+    from distiller.training.trainer import TrainingData
+
     training = read_conversations(run.path("curated.train.jsonl"))
     validation = read_conversations(run.path("curated.validation.jsonl"))
-    teacher: TeacherViews | None = None
+    source, views = None, {}
     if job.hyperparameters.loss != "sequence":
         source = local_source(run.model_name("teacher"))
         assert source is not None, "the job refuses logit losses for teachers without weights"
         seen = teacher_prompting(job)
         views = {c.id: seen.as_seen(c, c.metadata["policy"]) for c in [*training, *validation]}
-        teacher = (source, views)
 
     def seen_by_student(part: Sequence[Conversation]) -> list[Conversation]:
         prompting = student_prompting(job)
         return [prompting.as_seen(c, c.metadata["policy"] if job.retrieval.student else None) for c in part]
 
-    data = Data(seen_by_student(training), seen_by_student(validation), teacher)
-    return _train_one(run, job, progress, "student", data, "Training the student")
+    data = TrainingData(seen_by_student(training), seen_by_student(validation), source, views)
+    return _train_student(run, job, progress, "Training the student", "student", data)
 
 
 def _reference_trained(run: Run, job: DistillationJob, progress: Progress, skip_bad: bool) -> dict[str, Any]:
     """The same student, settings and epochs, on the references alone: what distillation has to beat."""
     if not job.reference_trained:
         return {"skipped": True}
-    training, validation = load_split(run, "train"), load_split(run, "validation")
-    if not any(turn.reference for conversation in training for turn in conversation.turns()):
+    if not any(turn.reference for conversation in load_split(run, "train") for turn in conversation.turns()):
         return {"skipped": True, "why": "the training data has no references"}
-    label = "Training on references alone"
-    prompting = student_prompting(job)
-    data = Data(_references_as_seen(training, prompting), _references_as_seen(validation, prompting))
-    return _train_one(run, job, progress, "reference_trained", data, label)
+    data = _references(run, student_prompting(job))
+    return _train_student(run, job, progress, "Training on references alone", "reference_trained", data)
 
 
-def _references_as_seen(data: Sequence[Conversation], prompting: Prompting) -> list[Conversation]:
-    return [prompting.as_seen(conversation, prompting.reference_policy(conversation)) for conversation in data]
+def _references(run: Run, prompting: Prompting) -> TrainingData:
+    from distiller.training.trainer import TrainingData
+
+    training, validation = (
+        [prompting.as_seen(c, prompting.reference_policy(c)) for c in load_split(run, split)]
+        for split in ("train", "validation")
+    )
+    return TrainingData(training, validation)
 
 
-@dataclass(frozen=True)
-class Data:
-    """Conversations as a student sees them, and where a teacher's logits are wanted, as the teacher did."""
-
-    training: list[Conversation]
-    validation: list[Conversation]
-    teacher: TeacherViews | None = None
+def _train_student(
+    run: Run, job: DistillationJob, progress: Progress, label: str, name: str, data: TrainingData
+) -> dict[str, Any]:
+    return _train_one(run, job, progress, label, run.path("baseline"), name, data, job.hyperparameters)
 
 
-def _train_one(run: Run, job: DistillationJob, progress: Progress, name: str, data: Data, label: str) -> dict[str, Any]:
+def _train_one(
+    run: Run,
+    job: DistillationJob,
+    progress: Progress,
+    label: str,
+    start: Path,
+    name: str,
+    data: TrainingData,
+    settings: Hyperparameters,
+) -> dict[str, Any]:
+    """Trains the model in `start` on `data` into the run's folder `name`, and says what came out."""
     from distiller.training.trainer import train
 
     history = train(
-        run.path("baseline"),
-        run.path(name),
-        data.training,
-        data.validation,
-        job.hyperparameters,
-        teacher=data.teacher,
-        precision=job.precision,
-        seed=job.seed,
-        progress=progress,
-        label=label,
+        start, run.path(name), data, settings, precision=job.precision, seed=job.seed, progress=progress, label=label
     )
-    return _report_training(history, run.path(name), progress, label)
-
-
-def _report_training(history: History, folder: Path, progress: Progress, label: str) -> dict[str, Any]:
     best = history.validation[history.best_epoch]
     speed = history.tokens / history.seconds if history.seconds else 0.0
     progress.say(
@@ -307,7 +290,7 @@ def _report_training(history: History, folder: Path, progress: Progress, label: 
         "validation": history.validation,
         "target_tokens": history.tokens,
         "training_seconds": round(history.seconds, 1),
-        "sha256": folder_hash(folder),
+        "sha256": folder_hash(run.path(name)),
     }
 
 

@@ -29,7 +29,7 @@ CONTESTANTS = ("teacher", "student", "baseline", "reference_trained", "untouched
 
 
 def runs_folder() -> Path:
-    return Path(os.environ.get("DISTILLER_RUNS", "runs"))
+    return Path(os.environ.get("DISTILLER_RUNS") or "runs")
 
 
 class Run:

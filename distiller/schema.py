@@ -20,6 +20,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from distiller.errors import DataError
+from distiller.forms import from_chat_form, from_columns
 
 Role = Literal["system", "user", "assistant", "tool"]
 _ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "agent": "assistant", "customer": "user"}
@@ -275,7 +276,7 @@ def _conversations(
                 raise ValueError(f"expected an object, found {type(row).__name__}")
             if missing := [c for c in column_map.values() if c not in row]:
                 raise ValueError(f"no column {missing[0]!r}; there are: {', '.join(map(repr, list(row)[:12]))}")
-            value = _from_columns(row, column_map) if is_csv else _from_chat_forms(row, column_map)
+            value = from_columns(row, column_map) if is_csv else from_chat_form(row, column_map)
             thread = value.pop("_thread", None) or None
             value.setdefault("id", thread or f"{path.stem}-{number:06d}")
             conversation = Conversation.model_validate(value)
@@ -301,65 +302,6 @@ def _conversations(
         else:
             yield conversation
     yield from threads.values()
-
-
-def _from_columns(row: dict[str, Any], column_map: Mapping[str, str]) -> dict[str, Any]:
-    if "user" not in column_map:
-        raise ValueError(
-            "a CSV needs to know its columns: --map user=COLUMN,assistant=COLUMN "
-            f"(columns: {', '.join(map(repr, list(row)[:12]))})"
-        )
-    value = {target: row[column] for target, column in column_map.items()}
-    messages = [
-        {"role": role, "content": value.pop(role)}
-        for role in ("system", "user", "assistant")
-        if value.get(role) not in (None, "")
-    ]
-    result: dict[str, Any] = {"messages": messages}
-    if "id" in value:
-        result["id"] = value.pop("id")
-    if "conversation" in value:
-        result["_thread"] = value.pop("conversation")
-    for role in ("system", "user", "assistant"):
-        value.pop(role, None)
-    return result | {"metadata": value}
-
-
-def _from_chat_forms(row: dict[str, Any], column_map: Mapping[str, str]) -> dict[str, Any]:
-    """OpenAI, TRL (`prompt` + `completion`) and ShareGPT (`conversations`) lines, and mapped keys."""
-    row = dict(row)
-    if "user" in column_map:
-        return _from_columns(row, column_map)
-    if "messages" not in row and "conversations" in row:
-        row["messages"] = [{"role": m["from"], "content": m["value"]} for m in row.pop("conversations")]
-    if "messages" not in row and "prompt" in row:
-        parts: list[Any] = []
-        for key, role in (("prompt", "user"), ("completion", "assistant")):
-            value = row.pop(key, None) or []
-            parts += [{"role": role, "content": value}] if isinstance(value, str) else value
-        row["messages"] = parts
-    if "messages" not in row:
-        raise ValueError(f"no key 'messages'; there are: {', '.join(map(repr, list(row)[:8]))}")
-    if column_map:
-        metadata = dict(row.get("metadata") or {})
-        for target, column in column_map.items():
-            if target == "id":
-                row["id"] = row[column]
-            else:
-                metadata[target] = row[column]
-        row["metadata"] = metadata
-    return row
-
-
-def parse_column_map(text: str) -> dict[str, str]:
-    """`user=instruction,assistant=response` → `{"user": "instruction", "assistant": "response"}`."""
-    pairs: dict[str, str] = {}
-    for part in filter(None, text.split(",")):
-        target, separator, column = part.partition("=")
-        if not separator or not target.strip() or not column.strip():
-            raise DataError(f"--map {part!r}: expected TARGET=COLUMN, for example user=instruction,assistant=response")
-        pairs[target.strip()] = column.strip()
-    return pairs
 
 
 def to_line(record: BaseModel | Mapping[str, Any]) -> str:

@@ -48,9 +48,10 @@ def run(
         path = evaluate_run(find_run(run_name or "latest"), free_running=free, quiet=quiet)
     else:
         from distiller.chat import OpenOptions
+        from distiller.forms import parse_column_map
         from distiller.job import Evaluation
         from distiller.sampling import stratified
-        from distiller.schema import BadLine, parse_column_map, read_conversations
+        from distiller.schema import BadLine, read_conversations
         from evals.contestants import by_name
 
         if data is None or out is None:

@@ -17,7 +17,7 @@ import platform
 import random
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,8 +35,20 @@ if TYPE_CHECKING:
     import torch
 
 CHECKPOINT_EVERY_S = 60.0
-#: A teacher's weights, and by id each conversation as the teacher saw it.
-TeacherViews = tuple[str, dict[str, Conversation]]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Conversations as the student sees them; their assistant messages are what it learns to say.
+
+    With `teacher`, a folder of weights, its logits are a signal too; `teacher_views` holds by id each conversation as
+    the teacher saw it, with the same replies.
+    """
+
+    training: Sequence[Conversation]
+    validation: Sequence[Conversation]
+    teacher: str | None = None
+    teacher_views: Mapping[str, Conversation] = field(default_factory=dict)
 
 
 @dataclass
@@ -92,11 +104,9 @@ def length_grouped_batches(lengths: Sequence[int], batch_size: int, seed: int) -
 def train(
     start: Path,
     folder: Path,
-    training: Sequence[Conversation],
-    validation: Sequence[Conversation],
+    data: TrainingData,
     settings: Hyperparameters,
     *,
-    teacher: TeacherViews | None,
     precision: str,
     seed: int,
     progress: Progress,
@@ -104,11 +114,10 @@ def train(
 ) -> History:
     """Trains the model in `start` and leaves the best epoch's in `folder`. Resumes from `folder`'s checkpoint.
 
-    The conversations are as the student sees them. `teacher` None trains on the texts alone. Raises TrainingError for data without targets,
-    vocabularies that do not match, and a loss that is not finite.
+    Raises TrainingError for data without targets, vocabularies that do not match, and a loss that is not finite.
     """
     try:
-        return _Trainer(start, folder, training, validation, settings, teacher, precision, seed).run(progress, label)
+        return _Trainer(start, folder, data, settings, precision, seed).run(progress, label)
     finally:
         # Model, gradients and optimizer hang in cycles; the next stage needs their memory now.
         gc.collect()
@@ -117,15 +126,7 @@ def train(
 
 class _Trainer:
     def __init__(
-        self,
-        start: Path,
-        folder: Path,
-        training: Sequence[Conversation],
-        validation: Sequence[Conversation],
-        settings: Hyperparameters,
-        teacher: TeacherViews | None,
-        precision: str,
-        seed: int,
+        self, start: Path, folder: Path, data: TrainingData, settings: Hyperparameters, precision: str, seed: int
     ) -> None:
         import torch
         from accelerate import Accelerator
@@ -142,16 +143,15 @@ class _Trainer:
         self.accelerator = Accelerator(mixed_precision="bf16" if mixed else "no")
         self.tokenizer = AutoTokenizer.from_pretrained(start)
         self.examples = {
-            "train": tokenize_all(training, self.tokenizer, settings.max_length),
-            "validation": tokenize_all(validation, self.tokenizer, settings.max_length),
+            "train": tokenize_all(data.training, self.tokenizer, settings.max_length),
+            "validation": tokenize_all(data.validation, self.tokenizer, settings.max_length),
         }
         model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
         model.config.use_cache = False
+        self.views = data.teacher_views
         self.teacher: LiveTeacher | None = None
-        self.views: dict[str, Conversation] = {}
-        if teacher is not None:
-            source, self.views = teacher
-            self.teacher = LiveTeacher(source, self.tokenizer, kept_tokens(start), precision)
+        if data.teacher is not None:
+            self.teacher = LiveTeacher(data.teacher, self.tokenizer, kept_tokens(start), precision)
         if settings.lora_rank is not None:
             model = _with_adapters(model, settings.lora_rank)
         trainable = [p for p in model.parameters() if p.requires_grad]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -11,11 +14,12 @@ from typing import Any
 import pytest
 
 from distiller.errors import DataError, RunError
-from distiller.job import DistillationJob, parse_job
+from distiller.job import DistillationJob, dump_job, parse_job
 from distiller.jobs import job_rows
 from distiller.pipeline import STAGES, run_job
 from distiller.runs import folder_hash
 from distiller.schema import read_conversations, read_jsonl, write_jsonl
+from tests.conftest import PROJECT
 from tests.fakes import FakeOpenAI, Fault
 from tests.tiny import contents, talks
 
@@ -106,6 +110,40 @@ def test_resumed_at_every_stage_it_gives_the_same_student(
     assert resumed.manifest is not None
     for name in ("teacher", "baseline", "student", "reference_trained"):
         assert folder_hash(resumed.path(name)) == folder_hash(whole.path(name)), name
+
+
+def _killed_when(command: list[str], folder: Path, sign: str) -> None:
+    """Starts the command and kills it as soon as the run's events hold `sign`."""
+    with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            if any(sign in path.read_text("utf-8") for path in folder.glob("tiny-*/events.jsonl")):
+                break
+            time.sleep(0.002)
+        process.kill()
+        assert process.wait(10) == -signal.SIGKILL, f"it ended before {sign!r} was seen"
+
+
+def test_killed_at_any_moment_it_ends_in_the_same_student(
+    data: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = job(data, tiny, teacher_adaptation={"enabled": True, "num_epochs": 2, "learning_rate": 1e-3})
+    whole = run_job(wanted, quiet=True)
+    other = tmp_path / "other"
+    monkeypatch.setenv("DISTILLER_RUNS", str(other))
+    (tmp_path / "job.yaml").write_text(dump_job(wanted))
+    command = [sys.executable, "-m", "distiller", "run", str(tmp_path / "job.yaml"), "--quiet"]
+    for sign in (
+        '"epoch", "label": "Adapting the teacher"',
+        '"stage": "generate"',
+        '"epoch", "label": "Training the student"',
+        '"stage": "reference_trained"',
+    ):
+        _killed_when(command, other, sign)
+    subprocess.run(command, cwd=PROJECT, check=True, timeout=120)
+    (folder,) = other.glob("tiny-*")
+    for name in ("teacher", "baseline", "student", "reference_trained"):
+        assert folder_hash(folder / name) == folder_hash(whole.path(name)), name
 
 
 def test_an_api_teacher_is_counted_and_priced(data: Path, tiny: Path, openai_server: FakeOpenAI) -> None:

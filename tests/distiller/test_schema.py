@@ -11,13 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from distiller.errors import DataError
+from distiller.forms import parse_column_map
 from distiller.schema import (
     MAX_LINE_BYTES,
     BadLine,
     Conversation,
     drop_torn_line,
     history,
-    parse_column_map,
     read_conversations,
     read_jsonl,
     to_line,

@@ -23,7 +23,14 @@ from distiller.schema import Conversation
 from distiller.student import build_student
 from distiller.training import trainer as loop
 from distiller.training.tokenize import tokenize_all
-from distiller.training.trainer import History, forget_checkpoint, learning_rate_at, length_grouped_batches, train
+from distiller.training.trainer import (
+    History,
+    TrainingData,
+    forget_checkpoint,
+    learning_rate_at,
+    length_grouped_batches,
+    train,
+)
 from tests.tiny import (
     QUERIES,
     REPLIES,
@@ -65,13 +72,18 @@ def run(
     progress: Progress | None = None,
     seed: int = 0,
 ) -> History:
+    seen = {c.id: with_system(c, SYSTEM) for c in [*training, *validation]}
+    data = TrainingData(
+        [seen[c.id] for c in training],
+        [seen[c.id] for c in validation],
+        teacher=str(teacher) if teacher else None,
+        teacher_views=seen,
+    )
     return train(
         start,
         folder,
-        [with_system(c, SYSTEM) for c in training],
-        [with_system(c, SYSTEM) for c in validation],
+        data,
         wanted,
-        teacher=(str(teacher), {c.id: with_system(c, SYSTEM) for c in [*training, *validation]}) if teacher else None,
         precision="float32",
         seed=seed,
         progress=progress or Progress(quiet=True),
