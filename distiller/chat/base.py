@@ -7,7 +7,7 @@ The engine (`distiller.answer`) calls `complete` with up to `max_batch` requests
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from pydantic import BaseModel, Field
 
@@ -43,7 +43,7 @@ class ChatModel(ABC):
         """One completion a request, in order. Raises RequestError."""
 
     @abstractmethod
-    def stream(self, request: ChatRequest) -> AsyncIterator[str | Completion]:
+    def stream(self, request: ChatRequest) -> AsyncGenerator[str | Completion, None]:
         """Pieces of text as they come, then the whole Completion. Closing the iterator stops the model."""
 
     def length(self, request: ChatRequest) -> int:

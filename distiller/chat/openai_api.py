@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from distiller.chat.base import ChatModel, ChatRequest
@@ -77,7 +77,7 @@ class OpenAIModel(ChatModel):
             top_logprobs=logprobs,
         )
 
-    async def stream(self, request: ChatRequest) -> AsyncIterator[str | Completion]:
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[str | Completion, None]:
         sent = time.perf_counter()
         pieces: list[str] = []
         ttft: float | None = None

@@ -6,7 +6,7 @@ messages of customer and tools, whatever the system prompt and the earlier repli
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 from distiller.chat.base import ChatModel, ChatRequest
@@ -31,7 +31,7 @@ class RecordedModel(ChatModel):
     async def complete(self, requests: Sequence[ChatRequest]) -> list[Completion]:
         return [self._answer(request) for request in requests]
 
-    async def stream(self, request: ChatRequest) -> AsyncIterator[str | Completion]:
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[str | Completion, None]:
         completion = self._answer(request)
         yield completion.text
         yield completion

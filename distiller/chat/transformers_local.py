@@ -11,7 +11,7 @@ import asyncio
 import inspect
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,7 +117,7 @@ class TransformersModel(ChatModel):
     async def complete(self, requests: Sequence[ChatRequest]) -> list[Completion]:
         return await asyncio.to_thread(self._generate, requests)
 
-    async def stream(self, request: ChatRequest) -> AsyncIterator[str | Completion]:
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[str | Completion, None]:
         loop, queue = asyncio.get_running_loop(), asyncio.Queue[str | Completion | BaseException]()
         stopped = threading.Event()
 

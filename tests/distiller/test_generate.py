@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -179,7 +180,7 @@ def test_after_a_kill_no_reply_that_was_received_is_asked_for_again(openai_serve
 def test_prompts_of_teacher_and_student(tmp_path: Path) -> None:
     policies = tmp_path / "policies.md"
     policies.write_text("# Shop\n\n## Returns\n- Returns within 30 days.\n\n## Opening hours\n- Open 9 to 5.\n")
-    fields = {
+    fields: dict[str, Any] = {
         "name": "j",
         "teacher_model": "hf:a",
         "student_model": "hf:b",

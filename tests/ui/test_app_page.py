@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -53,7 +53,7 @@ class ScriptedModel:
     def __init__(self, pieces: list[str], said: dict[str, int], me: str, waits_for: str | None) -> None:
         self.pieces, self.said, self.me, self.waits_for = pieces, said, me, waits_for
 
-    async def stream(self, request: ChatRequest) -> AsyncIterator[str | Completion]:
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[str | Completion, None]:
         for number, piece in enumerate(self.pieces):
             while self.waits_for and self.said.get(self.waits_for, 0) <= number:
                 await asyncio.sleep(0.001)

@@ -86,7 +86,7 @@ def test_a_stop_token_ends_the_reply_and_is_no_part_of_it(
     (cut,) = complete(opened, request("Hi", top_logprobs=1))
     assert cut.finish_reason == "stop"
     assert cut.completion_tokens == place
-    assert cut.text == model.tokenizer.decode(ids[:place]).strip()
+    assert cut.text == str(model.tokenizer.decode(ids[:place])).strip()
     assert cut.top_logprobs == whole.top_logprobs[:place]
 
 
@@ -214,6 +214,6 @@ def test_the_bundled_model_replies_as_transformers_own_generate_does(bundled_fol
             do_sample=False,
             pad_token_id=opened.tokenizer.pad_token_id,
         )
-        text = opened.tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True).strip()
+        text = str(opened.tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)).strip()
         assert reply.text == text
     assert "Paris" in replies[0].text
