@@ -1,7 +1,8 @@
 """Text → tokens in which one thing is written one way: numbers, money, times, dates, ranges, units.
 
 "thirty days", "30-day" and "30 days" become the same tokens; so do "$5.00", "5 dollars" and "USD 5",
-"9am" and "9:00 a.m.", "24th of December" and "Dec 24", "3-5 days" and "between 3 and 5 days".
+"9am" and "9:00 a.m.", "24th of December" and "Dec 24", "3-5 days" and "between 3 and 5 days", "two weeks" and
+"14 days", "at no cost" and "free".
 """
 
 from __future__ import annotations
@@ -41,8 +42,46 @@ _UNITS = {
 _WORDS = {
     "colour": "color", "colours": "color", "metres": "metre", "cheque": "check", "programme": "program",
     "telephone": "phone", "emails": "email", "mails": "email", "mail": "email", "minimum": "least",
-    "grey": "gray", "centre": "center",
+    "grey": "gray", "centre": "center", "zip": "postal", "socket": "port", "neighbour": "neighbor",
+    "neighbours": "neighbor", "favourite": "favorite",
 }  # fmt: skip
+#: Stems that say the same thing about an order, a device or an account.
+_SYNONYMS = {
+    "wipe": "eras", "delet": "eras", "remain": "keep", "stay": "keep", "kept": "keep", "retain": "keep",
+    "preserv": "keep", "surviv": "keep", "reject": "refus", "declin": "refus", "reimburs": "refund",
+    "differ": "anoth", "sent": "send",
+}  # fmt: skip
+#: Turns of phrase of support replies, each made the plain word that a fact is written with.
+_PHRASES = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"\bimpossible\b", "not possible"),
+        (r"\b(?:at|for|with) no (?:extra |additional )?(?:cost|charge|fee)\b", "free"),
+        (r"\b(?:without|free of) (?:any )?(?:extra )?(?:cost|charge|fee)s?\b", "free"),
+        (r"\b(?:there is |there's )?no (?:extra )?(?:cost|charge|fee)\b", "free"),
+        (r"\bcosts? (?:you )?nothing\b|\bfor nothing\b", "is free"),
+        (
+            r"\b(?:do|does|will|would) not (?:have to |need to )?(?:pay|cost) (?:you )?(?:anything|a cent|a thing)\b",
+            "free",
+        ),
+        (r"\b(?:do|does|will|would) not (?:have to |need to )?pay (?=for\b)", "free "),
+        (r"\bpick-ups?\b", "pickup"),
+        (r"\bpost ?codes?\b|\bzip(?: codes?)?\b", "postal code"),
+        (r"\border (?:no\.|nr\.?|#|id\b)", "order number"),
+        (r"\b(?:turn|turns|turned|turning) (\w+ \w+ |\w+ )?(?:away|down)\b", r"refuse \1"),
+        (r"\b(?:send|sends|sent|sending) ((?:[a-z]+ ){0,3}?)back\b", r"return \1"),
+        (r"\b(?:get|gets|have|give you|you all of) (?:all )?(?:of )?(?:your|the) money back\b", "get a full refund"),
+        (r"\b(?:your|the) money back\b", "refund"),
+        (r"\b(?:people|person|family|flat|house) next door\b", "neighbors"),
+        (r"\bpay (?:in )?(?:some|an)other way\b|\banother way (?:to pay|of paying)\b", "another payment method"),
+        (r"\b(?:ways?|forms?|means) (?:of payment|to pay|of paying)\b", "payment method"),
+        (r"\bhalf a minute\b", "30 seconds"),
+        (r"\bhalf an hour\b", "30 minutes"),
+        (r"\b(?:a |one |1 )?years? and a half\b|\b(?:one|1) and a half years\b", "18 months"),
+        (r"\b(?:a )?fortnight\b", "2 weeks"),
+        (r"\b(?:a|one) dozen\b", "12"),
+    )
+)
 _PLAIN = str.maketrans("’‘“”–—_", "''\"\"-, ", "*`")
 NEGATORS = frozenset({"not", "no", "never", "without", "non", "neither", "nor", "unable", "nobody", "none"})
 #: Marks that part sentences and clauses in the token list.
@@ -73,7 +112,6 @@ def _words_to_numbers(text: str) -> str:
     text = re.sub(r"\b(?:a|1) (?:full )?hundred\b", "100", text)
     text = re.sub(r"\b(\d) hundred\b", r"\g<1>00", text)
     text = re.sub(r"\b(\d+) thousand\b", r"\g<1>000", text)
-    text = re.sub(r"\bhalf an hour\b", "30 minutes", text)
     text = re.sub(r"\b(?:a|an) (day|week|month|year|hour|minute)\b", r"1 \1", text)
     return re.sub(
         r"\bonce\b(?! (?:the|your|you|it|we|this|that|a|an|they|i|both|all)\b)",
@@ -122,6 +160,8 @@ def tokens(text: str) -> tuple[str, ...]:
     for pattern, replacement in _CONTRACTIONS:
         text = pattern.sub(replacement, text)
     text = re.sub(r"\b([ap])\.\s?m\.?(?=\W|$)", r"\1m", text)
+    for pattern, replacement in _PHRASES:
+        text = pattern.sub(replacement, text)
     addresses: list[str] = []
 
     def keep(m: re.Match[str]) -> str:
@@ -146,11 +186,14 @@ def tokens(text: str) -> tuple[str, ...]:
     text = re.sub(rf"({_NUMBER})-?([a-z]+)", r"\1 \2", text)
     text = re.sub(r"[.!?:;]+(?=\s|$)|\n+", " <.> ", text)
     text = re.sub(r",(?=\s)|\b(?:but|however|although|though|because|unless|while|whereas|otherwise)\b", " <,> ", text)
-    return tuple(_finish(token, addresses) for token in _TOKEN.findall(_business_days(text)))
+    return tuple(_finish(token, addresses) for token in _TOKEN.findall(_durations(text)))
 
 
-def _business_days(text: str) -> str:
-    return re.sub(r"\b(?:business|working|work|week) ?-?days?\b", "business day", text)
+def _durations(text: str) -> str:
+    """Weeks in days and years in months (an age of 16 years stays); kinds of working days are one kind."""
+    text = re.sub(r"\b(?:business|working|work|week) ?-?days?\b", "business day", text)
+    text = re.sub(r"(?<![$.\d])(\d{1,2}) -?weeks?\b", lambda m: f"{7 * int(m[1])} days", text)
+    return re.sub(r"(?<![$.\d])(\d|1[0-2]) -?years?\b", lambda m: f"{12 * int(m[1])} months", text)
 
 
 def _finish(token: str, addresses: list[str]) -> str:
@@ -160,4 +203,7 @@ def _finish(token: str, addresses: list[str]) -> str:
         return token
     token = _UNITS.get(token, token)
     token = _WORDS.get(token, token).replace("'s", "").strip("'")
-    return token if token in NEGATORS or not token else _STEMMER.stemWord(token)
+    if token in NEGATORS or not token:
+        return token
+    stem = _STEMMER.stemWord(token)
+    return _SYNONYMS.get(stem, stem)

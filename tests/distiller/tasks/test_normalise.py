@@ -32,6 +32,17 @@ SAME = [
     ("twice", "2 times", "two times"),
     ("a hundred", "100", "one hundred"),
     ("colour", "color"),
+    ("2 weeks", "14 days", "two weeks", "a fortnight"),
+    ("2 years", "24 months", "two-year"),
+    ("half a minute", "30 seconds"),
+    ("a year and a half", "18 months"),
+    ("free", "at no cost", "free of charge", "no extra charge"),
+    ("order number", "order no.", "order ID", "order #"),
+    ("postal code", "ZIP", "zip code", "postcode"),
+    ("pickup point", "pick-up point"),
+    ("returned", "sent back"),
+    ("erases", "wipes", "deletes"),
+    ("is kept", "is retained", "is preserved"),
 ]
 DIFFERENT = [
     ("30 days", "13 days"),
@@ -44,6 +55,9 @@ DIFFERENT = [
     ("3-5 days", "3 days"),
     ("1.5 kg", "15 kg"),
     ("0.5 m", "5 m"),
+    ("2 weeks", "2 days"),
+    ("1 year", "1 month"),
+    ("free", "not free"),
     ("help@fernhill.example", "sales@fernhill.example"),
 ]
 
