@@ -1,4 +1,4 @@
-"""`python -m distiller`: run · generate · curate · train · split · jobs."""
+"""`python -m distiller`: run · generate · curate · train · adapt · split · describe · jobs."""
 
 from __future__ import annotations
 
@@ -61,6 +61,25 @@ for _name, (_until, _help) in _STAGE_COMMANDS.items():
 
 
 @app.command()
+def adapt(
+    job: JobArgument,
+    out: Annotated[Path, typer.Option(help="Folder for the adapters and their manifest.")],
+    ranks: Annotated[str, typer.Option(help="Ranks to try, with commas; the validation loss chooses.")] = "8,16",
+    set_: SetOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Adapt a local teacher to a domain by its references, as low-rank adapters that can be shipped."""
+    from distiller.adapt import adapt as adapt_teacher
+    from distiller.errors import JobError
+    from distiller.job import load_job
+
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in ranks.split(",")):
+        raise JobError(f"--ranks {ranks!r}: expected whole numbers above 0 with commas, for example 8,16.")
+    manifest = adapt_teacher(load_job(job, set_ or []), [int(part) for part in ranks.split(",")], out, quiet=quiet)
+    typer.echo(f"{out}: rank {manifest['rank']}, {manifest['bytes'] / 1e6:.1f} MB, sha256 {manifest['sha256'][:12]}…")
+
+
+@app.command()
 def split(
     source: Annotated[Path, typer.Argument(help="JSONL, JSON or CSV file of conversations.")],
     out: Annotated[Path, typer.Option(help="Folder for train.jsonl, validation.jsonl and test.jsonl.")],
@@ -85,6 +104,25 @@ def split(
     if bad:
         write_jsonl(out / "quarantine.jsonl", [{"line": b.line, "reason": b.reason, "text": b.text} for b in bad])
         typer.echo(f"{out / 'quarantine.jsonl'}: {len(bad)} bad lines")
+
+
+@app.command()
+def describe(
+    files: Annotated[list[Path], typer.Argument(help="JSONL, JSON or CSV files of conversations.")],
+    map_: MapOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Size, lengths and variety of conversations, file by file."""
+    from distiller.describe import describe as figures_of
+    from distiller.forms import parse_column_map
+    from distiller.schema import read_conversations
+    from distiller.tables import print_table
+
+    columns = {str(path): figures_of(read_conversations(path, column_map=parse_column_map(map_))) for path in files}
+    keys = list(next(iter(columns.values())))
+    rows = [{"": key.replace("_", " ")} | {file: figures[key] for file, figures in columns.items()} for key in keys]
+    as_records = [{"file": file} | figures for file, figures in columns.items()]
+    print_table(as_records if as_json else rows, as_json=as_json, empty="No conversations.")
 
 
 @app.command()

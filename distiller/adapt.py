@@ -1,0 +1,68 @@
+"""Adapters for a domain teacher: low-rank, small enough to ship, their rank chosen by the validation loss.
+
+Each rank is a run of its own that ends at the adapted teacher, so a stop loses nothing and a second
+call does no work again.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from distiller.chat.bundled import ADAPTER_WEIGHTS, published_name
+from distiller.errors import JobError
+from distiller.job import DistillationJob
+from distiller.pipeline import run_job
+from distiller.runs import file_hash, now, versions
+from distiller.schema import write_text
+from distiller.training.trainer import ADAPTER
+
+
+def adapt(job: DistillationJob, ranks: Sequence[int], out: Path, *, quiet: bool = False) -> dict[str, Any]:
+    """Adapts the job's teacher with each of `ranks`; the adapters with the lowest validation loss go to `out`.
+
+    Gives the manifest that is written beside them. Raises JobError where the job adapts no teacher.
+    """
+    if not job.teacher_adaptation.enabled:
+        raise JobError(f"Job {job.name!r} adapts no teacher. Set teacher_adaptation.enabled: true.")
+    found = []
+    for rank in ranks:
+        settings = job.teacher_adaptation.model_copy(update={"lora_rank": rank})
+        run = run_job(job.model_copy(update={"teacher_adaptation": settings}), quiet=quiet, until="adapt_teacher")
+        figures = run.state["adapt_teacher"]
+        found.append((min(epoch["loss"] for epoch in figures["validation"]), rank, run, figures))
+    _, rank, run, figures = min(found, key=lambda entry: entry[:2])
+    out.mkdir(parents=True, exist_ok=True)
+    for source in run.path("teacher", ADAPTER).iterdir():
+        if source.suffix in {".json", ".safetensors"}:
+            shutil.copy(source, out / source.name)
+    config = json.loads((out / "adapter_config.json").read_text("utf-8"))
+    # The folder on this machine that the weights came from says nothing to anyone else.
+    config["base_model_name_or_path"] = published_name(job.teacher_model)
+    write_text(out / "adapter_config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
+    manifest = {
+        "base": job.teacher_model,
+        "made": now(),
+        "rank": rank,
+        "validation_loss_by_rank": {str(r): loss for loss, r, _, _ in found},
+        "best_epoch": figures["best_epoch"],
+        "training_seconds": figures["training_seconds"],
+        "conversations": run.state["prepare"],
+        "data": {
+            name: file_hash(path)
+            for name, path in (
+                ("training_data", job.training_data),
+                ("validation_data", job.validation_data),
+                ("policies", job.retrieval.policies),
+            )
+            if path
+        },
+        "versions": versions(),
+        "bytes": (out / ADAPTER_WEIGHTS).stat().st_size,
+        "sha256": file_hash(out / ADAPTER_WEIGHTS),
+    }
+    write_text(out / "manifest.json", json.dumps(manifest, indent=2) + "\n")
+    return manifest
