@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from distiller.chat.bundled import without_adapters
 from distiller.errors import ModelError, RunError
 from distiller.job import CUT_FROM_TEACHER, DistillationJob, dump_job, load_job
 from distiller.schema import write_text
@@ -64,7 +65,7 @@ class Run:
             adapted = self.path("teacher", "config.json").exists()
             return f"hf:{self.path('teacher')}" if adapted else job.teacher_model
         if contestant == "untouched":
-            return job.teacher_model if job.student_model == CUT_FROM_TEACHER else job.student_model
+            return without_adapters(self._source)
         if contestant not in CONTESTANTS:
             raise ModelError(f"run:{self.id}/{contestant}: a run has {', '.join(CONTESTANTS)}.")
         if not self.path(contestant, "config.json").exists():
@@ -74,11 +75,18 @@ class Run:
     def contestants(self) -> list[str]:
         """Those that exist, the teacher first. Uncut, the untouched model is the baseline itself."""
         present = [c for c in CONTESTANTS if c in {"teacher", "untouched"} or self.path(c, "config.json").exists()]
-        student = self.job.student
-        uncut = student.layers is None and student.vocabulary_size is None
-        if uncut and not (self.job.student_model == CUT_FROM_TEACHER and self.job.teacher_adaptation.enabled):
+        job = self.job
+        adapted = job.student_model == CUT_FROM_TEACHER and job.teacher_adaptation.enabled
+        cut = job.student.layers is not None or job.student.vocabulary_size is not None
+        if not (cut or adapted or without_adapters(self._source) != self._source):
             present.remove("untouched")
         return present
+
+    @property
+    def _source(self) -> str:
+        """The model that the job makes its student from."""
+        job = self.job
+        return job.teacher_model if job.student_model == CUT_FROM_TEACHER else job.student_model
 
     @contextmanager
     def locked(self) -> Iterator[None]:

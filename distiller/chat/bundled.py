@@ -73,6 +73,15 @@ def published_name(name: str) -> str:
     return _known(rest).hub if scheme == "bundled" else rest
 
 
+def without_adapters(name: str) -> str:
+    """The bundled model that a domain teacher was adapted from; any other model is that itself."""
+    scheme, _, rest = name.partition(":")
+    if scheme != "bundled" or _known(rest).adapter is None:
+        return name
+    base = replace(_known(rest), adapter=None)
+    return "bundled:" + next(known for known, model in CHAT_MODELS.items() if model == base)
+
+
 def chat_model_folder(name: str) -> str:
     """A folder (or Hub repository) from which transformers loads the bundled chat model `name`."""
     bundled = _known(name)

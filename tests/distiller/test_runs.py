@@ -77,6 +77,16 @@ def test_names_of_contestants() -> None:
     assert run.contestants() == ["teacher", "student", "untouched"]
 
 
+def test_the_untouched_model_of_a_domain_teacher_is_what_it_was_adapted_from() -> None:
+    teacher, base = "bundled:fernhill-support-135m", "bundled:smollm2-135m-instruct"
+    for student in ("teacher", teacher):
+        run = opened("shop", teacher_model=teacher, student_model=student)
+        assert (run.model_name("teacher"), run.model_name("untouched")) == (teacher, base)
+    uncut = opened("shop", teacher_model=teacher, student_model="teacher", student={})
+    assert uncut.contestants() == ["teacher", "untouched"]
+    assert opened("shop", student={}).contestants() == ["teacher"]
+
+
 def test_the_state_is_written_stage_by_stage() -> None:
     run = opened("shop")
     assert (run.state, run.manifest) == ({}, None)
