@@ -50,7 +50,7 @@ def adapt(job: DistillationJob, ranks: Sequence[int], out: Path, *, quiet: bool 
         "validation_loss_by_rank": {str(r): loss for loss, r, _, _ in found},
         "best_epoch": figures["best_epoch"],
         "training_seconds": figures["training_seconds"],
-        "conversations": run.state["prepare"],
+        "conversations": {split: run.state["prepare"][split]["conversations"] for split in ("train", "validation")},
         "data": {
             name: file_hash(path)
             for name, path in (
