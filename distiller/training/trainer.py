@@ -14,7 +14,6 @@ import gc
 import json
 import math
 import platform
-import random
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -28,6 +27,8 @@ from distiller.progress import Progress
 from distiller.schema import Conversation
 from distiller.student import KEPT_TOKENS, kept_tokens
 from distiller.training import losses
+from distiller.training.adapters import ADAPTER, save_adapter, with_adapters
+from distiller.training.schedule import learning_rate_at, length_grouped_batches
 from distiller.training.signals import LiveTeacher, output_logits
 from distiller.training.tokenize import IGNORE, Example, tokenize_all
 
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     import torch
 
 CHECKPOINT_EVERY_S = 60.0
-#: Folder in a trained model's, where only adapters were trained.
-ADAPTER = "adapter"
 
 
 @dataclass(frozen=True)
@@ -78,29 +77,6 @@ class _Place:
 def forget_checkpoint(folder: Path) -> None:
     """Once the result is recorded elsewhere."""
     folder.with_name(f".{folder.name}.checkpoint").unlink(missing_ok=True)
-
-
-def learning_rate_at(step: int, total: int, peak: float, warmup_ratio: float) -> float:
-    """Linear warm-up to `peak`, then a cosine to a tenth of it."""
-    warmup = max(1, round(total * warmup_ratio))
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    progress = (step - warmup) / max(1, total - warmup)
-    return peak * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
-
-
-def length_grouped_batches(lengths: Sequence[int], batch_size: int, seed: int) -> list[list[int]]:
-    """Every index once, in batches of like length, in an order that depends on the seed alone."""
-    order = list(range(len(lengths)))
-    generator = random.Random(seed)
-    generator.shuffle(order)
-    group = batch_size * 8
-    batches: list[list[int]] = []
-    for start in range(0, len(order), group):
-        part = sorted(order[start : start + group], key=lambda i: -lengths[i])
-        batches += [part[k : k + batch_size] for k in range(0, len(part), batch_size)]
-    generator.shuffle(batches)
-    return batches
 
 
 def train(
@@ -155,7 +131,7 @@ class _Trainer:
         if data.teacher is not None:
             self.teacher = LiveTeacher(data.teacher, self.tokenizer, kept_tokens(start), precision)
         if settings.lora_rank is not None:
-            model = _with_adapters(model, settings.lora_rank)
+            model = with_adapters(model, settings.lora_rank)
         trainable = [p for p in model.parameters() if p.requires_grad]
         matrices = [p for p in trainable if p.ndim >= 2]
         vectors = [p for p in trainable if p.ndim < 2]
@@ -310,7 +286,7 @@ class _Trainer:
         shutil.rmtree(partial, ignore_errors=True)
         model = self.plain_model
         if self.settings.lora_rank is not None:
-            _save_adapter(model, partial / ADAPTER)
+            save_adapter(model, partial / ADAPTER)
             model = copy.deepcopy(model).merge_and_unload()
         # A tied output layer is the embedding itself: cast, it would be saved a second time.
         tied = set(getattr(model, "all_tied_weights_keys", None) or {})
@@ -370,23 +346,6 @@ def _give_back_memory() -> None:
     grow by gigabytes in an epoch."""
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
-
-
-def _save_adapter(model: Any, folder: Path) -> None:
-    """The adapters alone, in bfloat16, as peft loads them."""
-    import torch
-    from peft import get_peft_model_state_dict
-
-    state = {k: v.to(torch.bfloat16) for k, v in get_peft_model_state_dict(model).items()}
-    model.save_pretrained(folder, state_dict=state)
-
-
-def _with_adapters(model: Any, rank: int) -> Any:
-    """Low-rank adapters on every linear layer of the decoder (Hu et al. 2021, arXiv:2106.09685)."""
-    from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
-    return get_peft_model(model, config)
 
 
 def _at_targets(model: Any) -> Any:

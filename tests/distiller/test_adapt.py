@@ -40,7 +40,7 @@ def test_the_rank_with_the_lowest_validation_loss_ships(tmp_path: Path, tiny_mod
     from transformers import AutoModelForCausalLM
 
     out = tmp_path / "adapters"
-    manifest = adapt(job(tmp_path, tiny_model), [1, 8], out, quiet=True)
+    manifest = adapt(job(tmp_path, tiny_model), out, [1, 8], quiet=True)
     by_rank = manifest["validation_loss_by_rank"]
     assert str(manifest["rank"]) == min(by_rank, key=by_rank.get)
     assert json.loads((out / "manifest.json").read_text("utf-8")) == manifest
@@ -54,7 +54,7 @@ def test_the_rank_with_the_lowest_validation_loss_ships(tmp_path: Path, tiny_mod
     assert largest_difference(state, weights_of(tiny_model)) > 0.01
 
     before, began = (out / "adapter_model.safetensors").read_bytes(), time.perf_counter()
-    again = adapt(job(tmp_path, tiny_model), [1, 8], out, quiet=True)
+    again = adapt(job(tmp_path, tiny_model), out, [1, 8], quiet=True)
     assert time.perf_counter() - began < 2
     assert (out / "adapter_model.safetensors").read_bytes() == before
     assert again["sha256"] == manifest["sha256"]
@@ -62,4 +62,6 @@ def test_the_rank_with_the_lowest_validation_loss_ships(tmp_path: Path, tiny_mod
 
 def test_a_job_that_adapts_nothing_is_refused(tmp_path: Path, tiny_model: Path) -> None:
     with pytest.raises(JobError, match="'domain' adapts no teacher"):
-        adapt(job(tmp_path, tiny_model, enabled=False), [4], tmp_path / "out", quiet=True)
+        adapt(job(tmp_path, tiny_model, enabled=False), tmp_path / "out", quiet=True)
+    with pytest.raises(JobError, match=r"trains all weights.*lora_rank, or --ranks"):
+        adapt(job(tmp_path, tiny_model, lora_rank=None), tmp_path / "out", quiet=True)

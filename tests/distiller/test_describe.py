@@ -43,6 +43,6 @@ def test_a_set_as_a_whole() -> None:
     assert (figures["conversations"], figures["turns"], figures["turns_a_conversation"]) == (2, 3, 1.5)
     assert (figures["intents"], figures["largest_intent"]) == (2, 0.5)
     assert (figures["words_a_query"], figures["words_a_reply"]) == (2.3, 2)
-    assert figures["shortest_and_longest"] == "2-2"
+    assert (figures["shortest_reply"], figures["longest_reply"]) == (2, 2)
     assert figures["facts_a_turn"] == 0.33
     assert describe([talk("b", "Hello")])["words_a_reply"] is None

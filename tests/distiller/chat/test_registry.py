@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 from distiller.chat import OpenOptions, open_model
 from distiller.chat.registry import local_source
 from distiller.errors import DistillerError, ModelError, RunError
+from distiller.runs import file_hash
+from tests.conftest import PROJECT
 
 
 @pytest.mark.parametrize("name", ["", "gpt-4", "hf:", "openai:", "ftp:x", "HF:x", ":x"])
@@ -77,3 +80,23 @@ def test_local_source(bundled_folder: Path) -> None:
     assert local_source("recorded:x.jsonl") is None
     with pytest.raises(DistillerError):
         local_source("run:nothing")
+
+
+def test_the_domain_teacher_is_the_bundled_model_with_what_its_manifest_says(bundled_folder: Path) -> None:
+    from safetensors.torch import load_file
+
+    name = "fernhill-support-135m"
+    folder = PROJECT / "models" / name
+    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    weights = folder / "adapter_model.safetensors"
+    assert manifest["sha256"] == file_hash(weights)
+    assert weights.stat().st_size <= 10_000_000
+    # Other training data, and the adapters have to be made again.
+    assert manifest["data"]["training_data"] == file_hash(PROJECT / "datasets" / "helpdesk" / "train.jsonl")
+    source = local_source(f"bundled:{name}")
+    assert source is not None
+    merged, base = load_file(Path(source) / "model.safetensors"), load_file(bundled_folder / "model.safetensors")
+    assert merged.keys() == base.keys()
+    changed = {key for key in base if (merged[key].float() - base[key].bfloat16().float()).abs().max() > 1e-3}
+    assert changed
+    assert all("_proj" in key for key in changed)

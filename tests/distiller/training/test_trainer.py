@@ -22,15 +22,9 @@ from distiller.progress import Progress, Tracker
 from distiller.schema import Conversation
 from distiller.student import build_student
 from distiller.training import trainer as loop
+from distiller.training.schedule import learning_rate_at, length_grouped_batches
 from distiller.training.tokenize import tokenize_all
-from distiller.training.trainer import (
-    History,
-    TrainingData,
-    forget_checkpoint,
-    learning_rate_at,
-    length_grouped_batches,
-    train,
-)
+from distiller.training.trainer import History, TrainingData, forget_checkpoint, train
 from tests.tiny import (
     QUERIES,
     REPLIES,
