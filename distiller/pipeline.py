@@ -79,7 +79,12 @@ def _prepare(run: Run, job: DistillationJob, progress: Progress, skip_bad: bool)
         write_jsonl(run.path("quarantine.jsonl"), rows)
         progress.say(f"{len(bad)} bad lines were left out; they are in {run.path('quarantine.jsonl')}")
     # Now, and not at the end: what was read is what has to be named, should a file change meanwhile.
-    sources = {f"{split}_data": path for split, path in files.items()} | {"policies": job.retrieval.policies}
+    sources = {
+        "training_data": job.training_data,
+        "validation_data": job.validation_data,
+        "test_data": job.test_data,
+        "policies": job.retrieval.policies,
+    }
     figures["sha256"] = {name: file_hash(path) for name, path in sources.items() if path}
     return figures | {"quarantined": len(bad)}
 
