@@ -6,6 +6,8 @@ so a dot product is a cosine.
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -41,6 +43,24 @@ class Encoder:
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """n texts → (n, d) float32, rows of unit length."""
         return self.model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False, batch_size=64)
+
+    def encode_once(self, texts: Sequence[str]) -> np.ndarray:
+        """`encode` for a large set of texts that stays as it is: its vectors are kept in the cache folder."""
+        import numpy as np
+
+        from distiller.chat.bundled import cache_folder
+
+        named = hashlib.sha256("\0".join((self.name, *texts)).encode()).hexdigest()
+        path = cache_folder() / "vectors" / f"{named[:32]}.npy"
+        if path.exists():
+            return np.load(path)
+        vectors = self.encode(texts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Written beside and moved: another process that reads at this moment sees all of it or nothing.
+        partial = path.with_name(f"{path.stem}.{os.getpid()}.npy")
+        np.save(partial, vectors)
+        partial.replace(path)
+        return vectors
 
     def truncated(self, texts: Sequence[str]) -> int:
         """How many of the texts are longer than the model reads."""

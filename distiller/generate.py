@@ -69,7 +69,8 @@ async def converse(
                 for k in present
             ]
             bare = [history(turns[k], replies, t, None) for k, replies in zip(present, earlier, strict=True)]
-            for k, text in zip(present, prompting.policy_texts(bare), strict=True):
+            ids = [block[k].conversation.id for k in present]
+            for k, text in zip(present, prompting.policy_texts(bare, ids), strict=True):
                 block[k].policy.append(text)
             requests = [
                 ChatRequest(

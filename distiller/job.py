@@ -38,6 +38,10 @@ class Sample(_Section):
 
 class Retrieval(_Section):
     policies: Path | None = Field(None, description="Markdown file with '## ' sections that the teacher may consult")
+    questions: Path | None = Field(
+        None,
+        description="answered conversations (JSONL): their questions lead to the policy lines that answered them",
+    )
     lines: int = Field(6, ge=1, le=100, description="lines of it put before the teacher for each query")
     student: bool = Field(
         False, description="the student gets them too; else it learns to answer without, which is faster to serve"
@@ -111,6 +115,11 @@ class TeacherAdaptation(Hyperparameters):
     num_epochs: int = Field(2, ge=1, le=1000, description="passes over the training turns")
     lora_rank: int | None = Field(16, ge=1, le=512, description="rank of the adapters; null trains all weights")
     loss: Literal["sequence"] = Field("sequence", description="cross-entropy on the references")  # type: ignore[assignment]
+    quote_policies: bool = Field(
+        False,
+        description="learn what a reference takes from the policies in their own sentences (needs facts): a small "
+        "model repeats more reliably than it rewords",
+    )
 
 
 class Evaluation(_Section):
@@ -194,11 +203,21 @@ class DistillationJob(_Section):
             )
         if self.teacher_adaptation.enabled and self.teacher_model.startswith(_API):
             raise ValueError(f"teacher_adaptation needs a local teacher; {self.teacher_model!r} has no weights here")
+        if self.teacher_model.startswith("recorded:") and self.retrieval.policies is not None:
+            raise ValueError("stored replies are found by the bare question: leave out retrieval.policies")
+        if self.teacher_adaptation.quote_policies and self.retrieval.policies is None:
+            raise ValueError("teacher_adaptation.quote_policies needs the file to quote from: set retrieval.policies")
         return self
 
     def hash(self) -> str:
         """Of everything that shapes the result: the job, and the content of the files it names."""
-        files = [self.training_data, self.validation_data, self.test_data, self.retrieval.policies]
+        files = [
+            self.training_data,
+            self.validation_data,
+            self.test_data,
+            self.retrieval.policies,
+            self.retrieval.questions,
+        ]
         contents = [path.read_bytes().hex() if path and path.exists() else "" for path in files]
         return text_hash(self.model_dump_json(), *contents)
 
@@ -233,8 +252,10 @@ def parse_job(value: dict[str, Any], where: str = "job", *, check_files: bool = 
         path = getattr(job, field)
         if path is not None and not path.exists():
             raise JobError(f"{where}: {field}: there is no file {path} (paths are relative to the current folder).")
-    if job.retrieval.policies and not job.retrieval.policies.exists():
-        raise JobError(f"{where}: retrieval.policies: there is no file {job.retrieval.policies}.")
+    for name in ("policies", "questions"):
+        file = getattr(job.retrieval, name)
+        if file and not file.exists():
+            raise JobError(f"{where}: retrieval.{name}: there is no file {file}.")
     return job
 
 

@@ -23,6 +23,7 @@ from distiller.chat.registry import local_source
 from distiller.curate import curate
 from distiller.errors import ModelError, RunError
 from distiller.generate import count_turns, write_synthetic
+from distiller.grounding import in_policy_words
 from distiller.job import CUT_FROM_TEACHER, DistillationJob, Hyperparameters
 from distiller.progress import Progress
 from distiller.prompting import Prompting, student_prompting, teacher_prompting
@@ -84,6 +85,7 @@ def _prepare(run: Run, job: DistillationJob, progress: Progress, skip_bad: bool)
         "validation_data": job.validation_data,
         "test_data": job.test_data,
         "policies": job.retrieval.policies,
+        "questions": job.retrieval.questions,
     }
     figures["sha256"] = {name: file_hash(path) for name, path in sources.items() if path}
     return figures | {"quarantined": len(bad)}
@@ -101,7 +103,7 @@ def _adapt_teacher(run: Run, job: DistillationJob, progress: Progress, skip_bad:
         return {"skipped": True}
     source = local_source(job.teacher_model)
     assert source is not None, "the job refuses adaptation of teachers without weights"
-    data = _references(run, teacher_prompting(job))
+    data = _references(run, teacher_prompting(job), quote=settings.quote_policies)
     return _train_one(run, job, progress, "Adapting the teacher", Path(source), "teacher", data, settings)
 
 
@@ -253,14 +255,18 @@ def _reference_trained(run: Run, job: DistillationJob, progress: Progress, skip_
     return _train_student(run, job, progress, "Training on references alone", "reference_trained", data)
 
 
-def _references(run: Run, prompting: Prompting) -> TrainingData:
+def _references(run: Run, prompting: Prompting, *, quote: bool = False) -> TrainingData:
     from distiller.training.trainer import TrainingData
 
-    training, validation = (
-        [prompting.as_seen(c, prompting.reference_policy(c)) for c in load_split(run, split)]
-        for split in ("train", "validation")
-    )
-    return TrainingData(training, validation)
+    def seen(split: str) -> list[Conversation]:
+        conversations = load_split(run, split)
+        policies = prompting.reference_policies(conversations)
+        if quote:
+            assert prompting.policies is not None, "the job refuses quotes without policies"
+            conversations = in_policy_words(conversations, prompting.policies, policies)
+        return [prompting.as_seen(c, policy) for c, policy in zip(conversations, policies, strict=True)]
+
+    return TrainingData(seen("train"), seen("validation"))
 
 
 def _train_student(

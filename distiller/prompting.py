@@ -6,12 +6,13 @@ a conversation is one sequence of tokens, whose beginning does not change as it 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from distiller.job import DistillationJob
 from distiller.retrieval import PolicyIndex
-from distiller.schema import Conversation, Message, Turn, history
+from distiller.schema import Conversation, Message, Turn, history, read_conversations
 from distiller.tasks import TASKS
 
 
@@ -27,9 +28,10 @@ class Prompting:
         """The system prompt; `own` is the conversation's own one."""
         return TASKS[self.task].system_prompt("\n\n".join(filter(None, (self.base, own))), self.instructions)
 
-    def policy_texts(self, histories: Sequence[Sequence[Message]]) -> list[str]:
-        """The policy text for the last question of each bare history; empty where the model gets none."""
-        return self.policies.search(histories, self.lines) if self.policies else [""] * len(histories)
+    def policy_texts(self, histories: Sequence[Sequence[Message]], ids: Sequence[str]) -> list[str]:
+        """The policy text for the last question of each bare history, `ids` the conversations they are of; empty
+        where the model gets none."""
+        return self.policies.search(histories, self.lines, ids) if self.policies else [""] * len(histories)
 
     def messages(
         self, turns: Sequence[Turn], replies: Sequence[str], upto: int, policy: Sequence[str], own: str | None
@@ -38,11 +40,16 @@ class Prompting:
         seen = [self._with_policy(turn, policy[turn.index]) for turn in turns[: upto + 1]]
         return history(seen, replies, upto, self.system(own))
 
-    def reference_policy(self, conversation: Conversation) -> list[str]:
-        """The policy text of every turn, the references standing for the earlier replies."""
-        turns = conversation.turns()
-        references = [turn.reference or "" for turn in turns]
-        return self.policy_texts([history(turns, references, turn.index, None) for turn in turns])
+    def reference_policies(self, conversations: Sequence[Conversation]) -> list[list[str]]:
+        """The policy text of every conversation's turns, the references standing for the earlier replies."""
+        histories, ids = [], []
+        for conversation in conversations:
+            turns = conversation.turns()
+            references = [turn.reference or "" for turn in turns]
+            histories += [history(turns, references, turn.index, None) for turn in turns]
+            ids += [conversation.id] * len(turns)
+        texts = iter(self.policy_texts(histories, ids))
+        return [list(itertools.islice(texts, len(conversation.turns()))) for conversation in conversations]
 
     def as_seen(self, conversation: Conversation, policy: Sequence[str] | None = None) -> Conversation:
         """The conversation as one sequence for training: system prompt and policy text put in."""
@@ -69,7 +76,8 @@ def teacher_prompting(job: DistillationJob) -> Prompting:
     if job.retrieval.policies is not None:
         from distiller.embedding import load_encoder
 
-        policies = PolicyIndex(job.retrieval.policies, load_encoder())
+        answered = read_conversations(job.retrieval.questions) if job.retrieval.questions else []
+        policies = PolicyIndex(job.retrieval.policies, load_encoder(), answered)
     return Prompting(job.system_prompt, job.teacher_instructions, policies, job.retrieval.lines, job.task_type)
 
 

@@ -31,6 +31,9 @@ def run(
         Path | None, typer.Option(help="Conversations with intents, to judge by where the data has no facts.")
     ] = None,
     system_prompt: Annotated[str | None, typer.Option(help="What models of no run are told.")] = None,
+    job: Annotated[
+        Path | None, typer.Option(help="A job file: models of no run are told what it tells its student.")
+    ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens a reply may have.")] = None,
     timed_turns: Annotated[int | None, typer.Option(min=1, help="Turns answered one at a time, for the times.")] = None,
     limit: Annotated[int, typer.Option(min=0, help="Conversations to take, by equal shares of intents; 0 = all.")] = 0,
@@ -49,23 +52,28 @@ def run(
     else:
         from distiller.chat import OpenOptions
         from distiller.forms import parse_column_map
-        from distiller.job import Evaluation
+        from distiller.job import Evaluation, load_job
         from distiller.sampling import stratified
         from distiller.schema import BadLine, read_conversations
         from evals.contestants import by_name
 
         if data is None or out is None:
             raise DataError("--models needs --data FILE (what to replay) and --out DIR (where the report goes).")
+        if job and system_prompt is not None:
+            raise DataError("--job brings its own system prompt along: leave out --system-prompt.")
+        told = load_job(job) if job else None
         bad: list[BadLine] | None = [] if skip_bad else None
         conversations = read_conversations(data, column_map=parse_column_map(map_), bad=bad)
         for line in bad or []:
             typer.echo(f"left out: {line}", err=True)
         given = {"max_tokens": max_tokens, "timed_turns": timed_turns, "free_running": free}
         path = evaluate_models(
-            [by_name(name.strip()) for name in models.split(",") if name.strip()],
+            [by_name(name.strip(), told) for name in models.split(",") if name.strip()],
             stratified(conversations, limit, 0),
             out,
-            Evaluation(**{k: v for k, v in given.items() if v is not None}),
+            (told.evaluation if told else Evaluation()).model_copy(
+                update={k: v for k, v in given.items() if v is not None}
+            ),
             OpenOptions(),
             system_prompt=system_prompt,
             training=read_conversations(training) if training else (),

@@ -22,7 +22,7 @@ ROLE_WORDS = {
 
 @dataclass(frozen=True)
 class Contestant:
-    """`role` is None for models that no run made. `policies`: whether it gets the run's policy text."""
+    """`role` is None for models that no run made; they are told what `job` tells its student, if one is given."""
 
     name: str
     role: str | None
@@ -34,7 +34,8 @@ class Contestant:
 
     def prompting(self, system_prompt: str | None = None) -> Prompting:
         """The job's prompt for its role; `system_prompt` for models of no run."""
-        if self.job is None:
+        # Stored replies are found by the bare question.
+        if self.job is None or self.name.startswith("recorded:"):
             default = DistillationJob.model_fields["system_prompt"].default
             return Prompting(system_prompt if system_prompt is not None else default)
         return teacher_prompting(self.job) if self.role == "teacher" else student_prompting(self.job)
@@ -45,13 +46,13 @@ def of_run(run: Run) -> list[Contestant]:
     return [Contestant(f"run:{run.id}/{role}", role, job) for role in run.contestants()]
 
 
-def by_name(name: str) -> Contestant:
-    """A model of the grammar; `run:ID/ROLE` brings its role and its job's prompt along."""
+def by_name(name: str, job: DistillationJob | None = None) -> Contestant:
+    """A model of the grammar; `run:ID/ROLE` brings its role and its job's prompt along, others get `job`'s."""
     if name.startswith("run:"):
         run_name, _, role = name.removeprefix("run:").partition("/")
         run = find_run(run_name)
         return Contestant(f"run:{run.id}/{role or 'student'}", role or "student", run.job)
-    return Contestant(name, None)
+    return Contestant(name, None, job)
 
 
 def weights_bytes(name: str) -> int | None:

@@ -164,7 +164,7 @@ def measure_once(contestant: Contestant, data_file: Path, setup: Setup) -> dict[
         return json.loads(path.read_text("utf-8"))
     settings = setup.settings
     figures = measure(
-        contestant.name, data_file, settings.timed_turns, settings.max_tokens, setup.options, setup.system_prompt
+        contestant, data_file, settings.timed_turns, settings.max_tokens, setup.options, setup.system_prompt
     )
     write_text(path, json.dumps(figures))
     return figures

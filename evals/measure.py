@@ -20,22 +20,25 @@ from typing import Any
 from distiller.chat import ChatModel, ChatRequest, OpenOptions, Sampling, open_model
 from distiller.chat.registry import local_source
 from distiller.errors import DistillerError
+from distiller.job import DistillationJob
 from distiller.schema import Completion, Conversation, history, read_conversations
-from evals.contestants import by_name, weights_bytes
+from evals.contestants import Contestant, by_name, weights_bytes
 
 AT_ONCE = 16
 
 
 def measure(
-    name: str,
+    contestant: Contestant,
     data_file: Path,
     turns: int,
     max_tokens: int,
     options: OpenOptions,
     system_prompt: str | None = None,
 ) -> dict[str, Any]:
-    """Figures of the model `name` from a fresh process. Raises DistillerError with its words when it fails."""
-    request = {"name": name, "data": str(data_file), "turns": turns, "max_tokens": max_tokens}
+    """Figures of the contestant from a fresh process. Raises DistillerError with its words when it fails."""
+    name, job = contestant.name, contestant.job
+    request: dict[str, Any] = {"name": name, "job": job.model_dump(mode="json") if job else None}
+    request |= {"data": str(data_file), "turns": turns, "max_tokens": max_tokens}
     request |= {"options": options.__dict__, "system_prompt": system_prompt}
     done = subprocess.run(
         [sys.executable, "-m", "evals.measure"], input=json.dumps(request), capture_output=True, text=True, check=False
@@ -55,7 +58,8 @@ def timed_turns(data: Sequence[Conversation], count: int) -> list[tuple[str, int
 
 async def _measure(request: dict[str, Any]) -> dict[str, Any]:
     data = read_conversations(Path(request["data"]))
-    contestant = by_name(request["name"])
+    job = DistillationJob.model_validate(request["job"]) if request["job"] else None
+    contestant = by_name(request["name"], job)
     model = open_model(contestant.name, OpenOptions(**request["options"]))
     prompting = contestant.prompting(request["system_prompt"])
     sampling = Sampling(max_tokens=request["max_tokens"])
@@ -66,11 +70,11 @@ async def _measure(request: dict[str, Any]) -> dict[str, Any]:
         conversation, turn = conversations[place[0]], place[1]
         turns = conversation.turns()
         replies = [t.reference or "" for t in turns]
-        policy = [*earlier, *prompting.policy_texts([history(turns, replies, turn, None)])]
+        policy = [*earlier, *prompting.policy_texts([history(turns, replies, turn, None)], [place[0]])]
         messages = prompting.messages(turns, replies, turn, policy, conversation.system)
         return ChatRequest(messages=messages, sampling=sampling)
 
-    known = {c.id: prompting.reference_policy(c) for c in data}
+    known = dict(zip(conversations, prompting.reference_policies(data), strict=True))
 
     places = timed_turns(data, request["turns"])
     warm_up = request_of(places[0], known[places[0][0]][: places[0][1]]).model_copy(

@@ -64,7 +64,7 @@ class Opened:
     def _messages(self, past: Sequence[Message], query: str) -> list[Message]:
         said = Conversation(id="chat", messages=[*past, Message(role="user", content=query)])
         with self.searching:
-            policy = self.prompting.reference_policy(said)
+            [policy] = self.prompting.reference_policies([said])
         turns = said.turns()
         return self.prompting.messages(turns, [t.reference or "" for t in turns], len(turns) - 1, policy, None)
 

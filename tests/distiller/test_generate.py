@@ -193,7 +193,7 @@ def test_prompts_of_teacher_and_student(tmp_path: Path) -> None:
     job = parse_job(fields, check_files=False)
     asked = talk("a", "Are you open now?", "Yes.", "Returns: how many days are returns?", system="Own.")
     teacher = teacher_prompting(job)
-    policy = teacher.reference_policy(asked)
+    [policy] = teacher.reference_policies([asked])
     assert policy == ["- Open 9 to 5.", "- Returns within 30 days."]
     seen = teacher.messages(asked.turns(), ["Yes."], 1, policy, asked.system)
     assert [(m.role, m.content) for m in seen] == [
@@ -203,7 +203,7 @@ def test_prompts_of_teacher_and_student(tmp_path: Path) -> None:
         ("user", "Policy:\n- Returns within 30 days.\n\nCustomer: Returns: how many days are returns?"),
     ]
     student = student_prompting(job)
-    assert student.reference_policy(asked) == ["", ""]
+    assert student.reference_policies([asked]) == [["", ""]]
     assert [m.content for m in student.messages(asked.turns(), ["Yes."], 1, ["", ""], asked.system)] == [
         "Base.\n\nOwn.",
         "Are you open now?",

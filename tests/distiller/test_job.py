@@ -170,6 +170,8 @@ def test_data_that_is_not_there_is_named_before_anything_runs(tmp_path: Path) ->
         load_job(path, ["test_data=nowhere.jsonl"])
     with pytest.raises(JobError, match=r"retrieval\.policies: there is no file nowhere\.md"):
         load_job(path, ["retrieval.policies=nowhere.md"])
+    with pytest.raises(JobError, match=r"retrieval\.questions: there is no file nowhere\.jsonl"):
+        load_job(path, ["retrieval.questions=nowhere.jsonl"])
     assert load_job(path, ["test_data=nowhere.jsonl"], check_files=False).test_data == Path("nowhere.jsonl")
 
 
@@ -188,6 +190,11 @@ SEQUENCE = {"hyperparameters": {"loss": "sequence"}}
         (
             {"teacher_model": "openai:x@http://x", "teacher_adaptation": {"enabled": True}, **SEQUENCE},
             "teacher_adaptation needs a local teacher",
+        ),
+        ({"teacher_adaptation": {"enabled": True, "quote_policies": True}}, "quote_policies needs the file"),
+        (
+            {"teacher_model": "recorded:x.jsonl", "retrieval": {"policies": "p.md"}, **SEQUENCE},
+            "stored replies are found by the bare question",
         ),
         ({"teacher_model": "gpt-4"}, "is no model name"),
         ({"teacher_model": "ftp:gpt-4"}, "is no model name"),

@@ -9,6 +9,7 @@ import pytest
 from distiller.embedding import Encoder, load_encoder
 from distiller.errors import DataError, ModelError
 from distiller.retrieval import PolicyIndex
+from distiller.schema import Conversation
 from tests.tiny import talk
 
 POLICIES = """# Handbook
@@ -40,8 +41,56 @@ def test_the_nearest_line_is_found(index: PolicyIndex) -> None:
     assert opening == "- We open at nine."
     assert returns == "- Return anything within 30 days."
     assert penguins == "- A penguin costume cannot be returned."
-    assert index.search(asked[1:2], 2) == [f"{returns}\n{penguins}"]  # in the order of the file
+    assert index.search(asked[1:2], 2) == [f"{penguins}\n{returns}"]  # the best one next to the question
     assert index.search([], 2) == []
+
+
+VAGUE = "how long have I got today?"
+
+
+def answered(id: str, query: str, reply: str, *facts: str) -> Conversation:
+    conversation = talk(id, query, reply)
+    return conversation.model_copy(update={"metadata": {"facts": [[[fact] for fact in facts]]}})
+
+
+def with_questions(tmp_path: Path, *conversations: Conversation) -> PolicyIndex:
+    path = tmp_path / "policies.md"
+    path.write_text(POLICIES)
+    return PolicyIndex(path, load_encoder(), conversations)
+
+
+def test_a_line_is_found_by_the_questions_that_it_answered(index: PolicyIndex, tmp_path: Path) -> None:
+    asked = [talk("test", "and how long have I got").messages]
+    assert index.search(asked, 1) != ["- We open at nine."]
+    taught = with_questions(tmp_path, answered("a", VAGUE, "You need not hurry, we open at nine.", "nine"))
+    assert taught.search(asked, 1) == ["- We open at nine."]
+
+
+def test_a_conversation_does_not_find_its_own_questions(index: PolicyIndex, tmp_path: Path) -> None:
+    taught = with_questions(tmp_path, answered("a", VAGUE, "You need not hurry, we open at nine.", "nine"))
+    asked = [talk("a", VAGUE).messages] * 2
+    own, another = taught.search(asked, 1, ["a", "b"])
+    assert another == "- We open at nine."
+    assert own != another
+
+
+def test_the_lines_that_a_reply_was_given_from(index: PolicyIndex) -> None:
+    both = answered("a", "Costume?", "No penguin costume, and 30 days for the rest.", "penguin costume", "30 days")
+    nowhere = answered("b", "Costume?", "It costs $7.", "$7")
+    thanks = talk("c", "Thank you!", "You are welcome.")
+    near = talk("d", "And when?", "We are open at nine.")
+    returns, penguins, opening = 0, 1, 2
+    assert index.answering([both, nowhere, thanks, near]) == [[[penguins, returns]], [[]], [[]], [[opening]]]
+
+
+def test_vectors_of_a_fixed_set_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISTILLER_CACHE", str(tmp_path))
+    encoder = load_encoder()
+    first = encoder.encode_once(["one", "two"])
+    monkeypatch.setattr(encoder, "encode", lambda texts: pytest.fail("encoded again"))
+    assert (encoder.encode_once(["one", "two"]) == first).all()
+    with pytest.raises(pytest.fail.Exception):
+        encoder.encode_once(["one", "three"])
 
 
 def test_a_file_without_sections(tmp_path: Path) -> None:

@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from distiller.chat.bundled import shipped_bytes
+from distiller.job import load_job
 from distiller.schema import Conversation, write_jsonl
-from evals.contestants import weights_bytes
+from evals.contestants import by_name, weights_bytes
 from evals.leaderboard import KEYS
 from tests.conftest import PROJECT
 from tests.tiny import talks
@@ -75,6 +77,39 @@ def test_the_report_is_self_contained_and_escaped(out: Path) -> None:
     markdown = (out / "report.md").read_text()
     assert "Paired tests" in markdown
     assert "BLEU signature: nrefs:1" in markdown
+
+
+def test_models_are_told_what_a_job_tells_its_student(tiny_model: Path, tmp_path: Path) -> None:
+    data = [with_facts(c) for c in talks(2, turns=2)]
+    write_jsonl(tmp_path / "data.jsonl", data)
+    (tmp_path / "policies.md").write_text("## Returns\n- Send it back.\n")
+    job = {
+        "name": "desk",
+        "teacher_model": f"hf:{tiny_model}",
+        "student_model": f"hf:{tiny_model}",
+        "training_data": str(tmp_path / "data.jsonl"),
+        "validation_data": str(tmp_path / "data.jsonl"),
+        "system_prompt": "You are Ada.",
+        "retrieval": {"policies": str(tmp_path / "policies.md"), "student": True, "lines": 1},
+        "evaluation": {"max_tokens": 4, "timed_turns": 1},
+    }
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
+    told = by_name(f"hf:{tiny_model}", load_job(tmp_path / "job.yaml")).prompting()
+    assert told.base == "You are Ada."
+    assert told.reference_policies(data[:1])[0][0] == "- Send it back."
+    names = f"hf:{tiny_model},recorded:{tmp_path / 'data.jsonl'}"
+    command = [sys.executable, "-m", "evals", "run", "--models", names, "--data", str(tmp_path / "data.jsonl")]
+    command += ["--job", str(tmp_path / "job.yaml"), "--out", str(tmp_path / "out"), "--quiet"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["settings"]["max_tokens"] == 4
+    assert [row["accuracy"] for row in report["rows"]] == [0.0, 1.0]
+    refused = subprocess.run(
+        [*command, "--system-prompt", "x"], cwd=PROJECT, capture_output=True, text=True, check=False
+    )
+    assert refused.returncode == 3
+    assert "leave out --system-prompt" in refused.stderr
 
 
 def test_errors_are_words(tmp_path: Path) -> None:
