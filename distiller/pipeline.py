@@ -115,6 +115,8 @@ async def _generate_async(run: Run, job: DistillationJob, progress: Progress) ->
     """The validation turns first: they show whether the teacher is worth paying for the rest."""
     options = OpenOptions(job.precision, job.max_batch, job.teacher_key_variable, job.teacher_concurrency)
     teacher = open_model(run.model_name("teacher"), options)
+    if job.retrieval.questions:
+        progress.say(f"Reading the questions of {job.retrieval.questions}: the first time takes a minute or so.")
     prompting = teacher_prompting(job)
     sampling = Sampling.model_validate(job.teacher_sampling.model_dump() | {"seed": job.seed})
     store = CompletionStore(runs_folder() / "completions.sqlite")
