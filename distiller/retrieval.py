@@ -80,12 +80,10 @@ class PolicyIndex:
 
         For each fact the line nearest to the reply that states it; without facts the line nearest to it.
         """
-        places = [(c, turn) for c in conversations for turn in c.turns()]
-        found: dict[str, list[list[int]]] = defaultdict(list)
-        vectors = self.encoder.encode_once([turn.reference or "" for _, turn in places])
-        for (conversation, turn), row in zip(places, vectors @ self._line_vectors.T, strict=True):
-            found[conversation.id].append(self._answering_turn(turn, row))
-        return [found[conversation.id] for conversation in conversations]
+        turns = [conversation.turns() for conversation in conversations]
+        vectors = self.encoder.encode_once([turn.reference or "" for part in turns for turn in part])
+        nearness = iter(vectors @ self._line_vectors.T)
+        return [[self._answering_turn(turn, next(nearness)) for turn in part] for part in turns]
 
     def _answering_turn(self, turn: Turn, nearness: np.ndarray) -> list[int]:
         nearest = nearness.argsort()[::-1][:_CANDIDATES]
