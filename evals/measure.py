@@ -74,7 +74,7 @@ async def _measure(request: dict[str, Any]) -> dict[str, Any]:
         messages = prompting.messages(turns, replies, turn, policy, conversation.system)
         return ChatRequest(messages=messages, sampling=sampling)
 
-    known = dict(zip(conversations, prompting.reference_policies(data), strict=True))
+    known = dict(zip((c.id for c in data), prompting.reference_policies(data), strict=True))
 
     places = timed_turns(data, request["turns"])
     warm_up = request_of(places[0], known[places[0][0]][: places[0][1]]).model_copy(
