@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -45,19 +44,18 @@ def run_job(job: DistillationJob, *, skip_bad: bool = False, quiet: bool = False
         if run.manifest is not None:
             progress.say(f"Run {run.id} is complete already; nothing to do.")
             return run
-        progress.say(f"Run {run.id} → {run.folder}")
-        progress.event("start", pid=os.getpid())
-        for name, stage in STAGES.items():
-            if name not in run.state:
-                began = time.monotonic()
-                progress.event("stage", stage=name)
-                figures = stage(run, job, progress, skip_bad)
-                run.finish_stage(name, seconds=round(time.monotonic() - began, 1), **figures)
-                progress.event("stage_done", stage=name, **figures)
-            if name == until:
-                return run
-        _write_manifest(run, job)
-        progress.event("done")
+        with progress.work():
+            progress.say(f"Run {run.id} → {run.folder}")
+            for name, stage in STAGES.items():
+                if name not in run.state:
+                    began = time.monotonic()
+                    progress.event("stage", stage=name)
+                    figures = stage(run, job, progress, skip_bad)
+                    run.finish_stage(name, seconds=round(time.monotonic() - began, 1), **figures)
+                    progress.event("stage_done", stage=name, **figures)
+                if name == until:
+                    return run
+            _write_manifest(run, job)
         progress.say(f"Run {run.id}: the student is in {run.path('student')}")
     return run
 
