@@ -159,14 +159,18 @@ def with_votes(rows: Sequence[dict[str, Any]], ratings: Iterable[dict[str, Any]]
 
 
 def labels(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """How each model is called: its role, and its run where there are several; any other model by its name."""
-    runs = {_run_of(row) for row in rows} - {None}
-    return [
-        (f"{row['role']} · {_run_of(row)}" if len(runs) > 1 else row["role"])
-        if row["role"] and _run_of(row)
-        else row["model"]
-        for row in rows
-    ]
+    """How each model is called: its role, and its run where there are several; any other by the short of its name."""
+    several = len({_run_of(row) for row in rows} - {None}) > 1
+    short = [_label(row, several) for row in rows]
+    return [row["model"] if short.count(name) > 1 else name for row, name in zip(rows, short, strict=True)]
+
+
+def _label(row: dict[str, Any], with_run: bool) -> str:
+    if run := _run_of(row):
+        role = row["role"] or row["model"].rpartition("/")[2]
+        return f"{role} · {run}" if with_run else role
+    # openai:MODEL@BASE_URL, hf:OWNER/MODEL or hf:FOLDER, bundled:NAME
+    return row["model"].partition(":")[2].partition("@")[0].rstrip("/").rpartition("/")[2] or row["model"]
 
 
 def _run_of(row: dict[str, Any]) -> str | None:

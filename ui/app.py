@@ -7,6 +7,8 @@ from typing import Any
 
 import gradio as gr
 
+from ui import about_tab, leaderboard_tab
+from ui.about_tab import build_about_tab
 from ui.arena_tab import build_arena_tab
 from ui.leaderboard_tab import build_leaderboard_tab
 from ui.models import ModelCache
@@ -50,11 +52,6 @@ html:has(body.dark) { color-scheme: dark; }
 #actions button { flex: 1 1 0; height: 42px; }
 #notice:not(:has(.notice)) { display: none; }
 .notice { color: var(--error-text-color); font-size: var(--text-sm); }
-#leaderboard [role="grid"] * { font-family: var(--font) !important; font-variant-numeric: tabular-nums; }
-/* Gradio 6.31 takes pinned_columns and pins nothing. */
-#leaderboard [aria-colindex="1"] { position: sticky; left: 0; z-index: 2; background: var(--background-fill-secondary);
-  border-right: 1px solid var(--border-color-primary); }
-#refresh { width: auto !important; align-self: flex-start; }
 
 @media (max-width: 640px) {
   .chat { height: 200px !important; }
@@ -120,8 +117,10 @@ def build_app() -> gr.Blocks:
         gr.Markdown(INTRO, elem_id="intro")
         with gr.Tab("Side by side"):
             build_arena_tab(page, models)
-        with gr.Tab("Leaderboard"):
-            build_leaderboard_tab(page)
+        with gr.Tab("Leaderboard") as leaderboard:
+            build_leaderboard_tab(page, tab=leaderboard)
+        with gr.Tab("About"):
+            build_about_tab(page)
     return page
 
 
@@ -132,7 +131,7 @@ def launch_options() -> dict[str, Any]:
     return {
         "server_name": "0.0.0.0" if on_space else None,
         "theme": theme(),
-        "css": CSS,
+        "css": CSS + leaderboard_tab.CSS + about_tab.CSS,
         "ssr_mode": False,  # it would need Node beside Python, for a page that is quick without
         "footer_links": ["gradio", "settings"],
         "max_file_size": "1kb",  # nothing is uploaded here, yet Gradio's upload address is open

@@ -85,6 +85,18 @@ def test_ranks_are_given_over_all_reports(runs_folder: Path) -> None:
     assert labels(board.rows())[0] == "student · r1"
 
 
+def test_labels_are_short_as_long_as_they_tell_the_models_apart() -> None:
+    def names(*models: str) -> list[str]:
+        return labels(
+            [{"model": model, "role": model.rpartition("/")[2] if model[:4] == "run:" else None} for model in models]
+        )
+
+    assert names(TEACHER, "openai:deepseek-chat@https://models.example/v1", "hf:owner/phi-4-mini", "bundled:small") == [
+        "teacher", "deepseek-chat", "phi-4-mini", "small"
+    ]  # fmt: skip
+    assert names("hf:a/m", "hf:b/m") == ["hf:a/m", "hf:b/m"]
+
+
 def test_votes_join_by_name_and_rank_by_their_own_intervals(runs_folder: Path) -> None:
     make_report(runs_folder / "r1", CORRECT)
     [board], _ = boards()

@@ -26,7 +26,6 @@ from distiller.job import parse_job
 from distiller.runs import open_run_of
 from distiller.schema import Completion, Message
 from ui.arena_tab import MAX_CHARACTERS, Transcript, answer_both, give_back, history_of, problem_with
-from ui.leaderboard_tab import COLUMNS, in_words
 from ui.models import BUNDLED, ModelCache, contestant_names, default_pair
 
 ROOT = Path(__file__).parents[2]
@@ -134,14 +133,6 @@ def test_only_what_is_offered_is_opened(tmp_path: Path, monkeypatch: pytest.Monk
 
     with pytest.raises(ModelError, match="not offered"):
         asyncio.run(open_elsewhere())
-
-
-def test_cells_are_worded_with_their_interval() -> None:
-    columns = {column.key: column for column in COLUMNS}
-    row = {"accuracy": 0.61, "accuracy_ci": [0.52, 0.7], "latency_p50_s": 1.2345, "rank": None}
-    assert in_words(columns["accuracy"], row) == "61% (52–70)"
-    assert in_words(columns["latency_p50_s"], row) == "1,234"
-    assert in_words(columns["rank"], row) == "–"
 
 
 # The page.
