@@ -8,8 +8,11 @@ from typing import Any
 import gradio as gr
 
 from ui.arena_tab import build_arena_tab
+from ui.distill_tab import CSS as DISTILL_CSS
+from ui.distill_tab import build_distill_tab
 from ui.leaderboard_tab import build_leaderboard_tab
 from ui.models import ModelCache
+from ui.uploads import MAX_MB
 
 TITLE = "Support Distiller"
 INTRO = (
@@ -93,6 +96,9 @@ def theme() -> gr.themes.Base:
         border_color_accent_subdued="*primary_200",
         border_color_accent_subdued_dark="*primary_900",
         chatbot_text_size="*text_md",
+        input_border_width="1px",
+        input_border_color="*neutral_200",
+        input_border_color_dark="*neutral_700",
         input_background_fill="white",
         input_background_fill_dark="*neutral_900",
         button_primary_background_fill="*primary_700",
@@ -120,6 +126,8 @@ def build_app() -> gr.Blocks:
         gr.Markdown(INTRO, elem_id="intro")
         with gr.Tab("Side by side"):
             build_arena_tab(page, models)
+        with gr.Tab("Distill"):
+            build_distill_tab(page)
         with gr.Tab("Leaderboard"):
             build_leaderboard_tab(page)
     return page
@@ -132,8 +140,8 @@ def launch_options() -> dict[str, Any]:
     return {
         "server_name": "0.0.0.0" if on_space else None,
         "theme": theme(),
-        "css": CSS,
+        "css": CSS + DISTILL_CSS,
         "ssr_mode": False,  # it would need Node beside Python, for a page that is quick without
         "footer_links": ["gradio", "settings"],
-        "max_file_size": "1kb",  # nothing is uploaded here, yet Gradio's upload address is open
+        "max_file_size": f"{MAX_MB}mb",
     }
