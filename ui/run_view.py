@@ -208,7 +208,9 @@ def loss_curves(watch: Watch) -> Any:
     labels = list(dict.fromkeys(entry["label"] for entry in [*watch.losses, *watch.epochs]))
     figure = go.Figure()
     if not labels:
-        figure.add_annotation(text="The loss appears here while a model trains.", showarrow=False)
+        figure.add_annotation(text="The loss appears here while a model trains.", showarrow=False, x=0.5, y=0.5)
+        figure.update_xaxes(visible=False)
+        figure.update_yaxes(visible=False)
     colours = ("#0a8f6a", "#d98a1f", "#7a5cc0")
     for label, colour in zip(labels, colours, strict=False):
         steps = [(e["step"], e["loss"]) for e in watch.losses if e["label"] == label]
