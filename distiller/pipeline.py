@@ -21,7 +21,7 @@ from distiller.chat.base import Sampling
 from distiller.chat.registry import local_source
 from distiller.curate import curate
 from distiller.errors import ModelError, RunError
-from distiller.generate import count_turns, write_synthetic
+from distiller.generate import Answered, count_turns, write_synthetic
 from distiller.grounding import in_policy_words
 from distiller.job import CUT_FROM_TEACHER, DistillationJob, Hyperparameters
 from distiller.progress import Progress
@@ -124,7 +124,9 @@ async def _generate_async(run: Run, job: DistillationJob, progress: Progress) ->
             data = load_split(run, split)
             with progress.track(f"Teacher answers {split}", count_turns(data), "replies") as tracker:
                 path = run.path(f"synthetic.{split}.jsonl")
-                synthetic = await write_synthetic(teacher, data, prompting, sampling, store, path, tracker)
+                count = _Spend(progress, split)
+                synthetic = await write_synthetic(teacher, data, prompting, sampling, store, path, tracker, count)
+                count.say()
             figures[split] = _spend(synthetic, job)
             if split == "validation":
                 figures["teacher_validation"] = _score_teacher(run, job, data, synthetic, progress)
@@ -132,6 +134,26 @@ async def _generate_async(run: Run, job: DistillationJob, progress: Progress) ->
         store.close()
         await teacher.aclose()
     return figures
+
+
+class _Spend:
+    """Counts the teacher's tokens as its replies come, and says so now and then."""
+
+    def __init__(self, progress: Progress, split: str) -> None:
+        self.progress, self.split, self.said_at = progress, split, 0.0
+        self.tokens = {"replies": 0, "prompt_tokens": 0, "completion_tokens": 0}
+
+    def __call__(self, item: Answered) -> None:
+        for completion in item.completions:
+            self.tokens["replies"] += 1
+            self.tokens["prompt_tokens"] += completion.prompt_tokens or 0
+            self.tokens["completion_tokens"] += completion.completion_tokens or 0
+        if time.monotonic() - self.said_at > 2:
+            self.say()
+
+    def say(self) -> None:
+        self.said_at = time.monotonic()
+        self.progress.event("spend", split=self.split, tokens=self.tokens)
 
 
 def _score_teacher(

@@ -16,6 +16,7 @@ import json
 import os
 import time
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ class Run:
 
     @property
     def job(self) -> DistillationJob:
-        return load_job(self.folder / "job.yaml", check_files=False)
+        path = self.folder / "job.yaml"
+        return _job_in(path, path.stat().st_mtime_ns if path.exists() else 0)
 
     def path(self, *parts: str) -> Path:
         return self.folder.joinpath(*parts)
@@ -90,6 +92,12 @@ class Run:
     def locked(self) -> AbstractContextManager[None]:
         """One process a run. Raises RunError where another one works on it."""
         return locked(self.folder)
+
+
+@lru_cache(maxsize=1024)
+def _job_in(path: Path, written_ns: int) -> DistillationJob:
+    """Pages list all runs again and again."""
+    return load_job(path, check_files=False)
 
 
 def open_run_of(job: DistillationJob) -> Run:

@@ -42,6 +42,8 @@ class Watch:
     losses: list[dict[str, Any]] = field(default_factory=list)
     #: {label, epoch, step, train, validation}; the last two by the names of the losses.
     epochs: list[dict[str, Any]] = field(default_factory=list)
+    #: split → {replies, prompt_tokens, completion_tokens} of the teacher.
+    spend: dict[str, dict[str, int]] = field(default_factory=dict)
     began: float | None = None
     ended: float | None = None
     _offset: int = 0
@@ -95,7 +97,9 @@ class Watch:
         elif kind == "note":
             self.notes.append(event["text"])
             del self.notes[:-_NOTES]
+        elif kind == "spend":
+            self.spend[event["split"]] = event["tokens"]
         elif kind == "loss":
             self.losses.append({name: event[name] for name in ("label", "step", "loss")})
         elif kind == "epoch":
-            self.epochs.append({name: event[name] for name in ("label", "epoch", "train", "validation", "step")})
+            self.epochs.append({name: event[name] for name in ("label", "epoch", "step", "train", "validation")})

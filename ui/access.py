@@ -8,6 +8,7 @@ Hugging Face: the Space's author and those in DISTILLER_OWNERS, with commas.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import secrets
 import time
@@ -17,8 +18,10 @@ from dataclasses import dataclass, field
 import gradio as gr
 
 from distiller.errors import DistillerError
-from distiller.runs import runs_folder
+from distiller.runs import Run, list_runs, runs_folder
 from distiller.schema import write_text
+
+_STARTED_BY = ".visitor"
 
 
 class AccessError(DistillerError):
@@ -75,6 +78,25 @@ class RateLimit:
                 f"Try again in {left:.0f} s."
             )
         times.append(now)
+
+
+def claim(run: Run, visitor: Visitor, *, private: bool) -> None:
+    """Notes who started a run; one with data of the visitor's own is `private`: no other visitor sees it."""
+    write_text(run.path(_STARTED_BY), json.dumps({"visitor": visitor.id, "private": private}))
+
+
+def started_by(run: Run) -> tuple[str | None, bool]:
+    """Whose run it is, if a visitor's, and whether it is private."""
+    path = run.path(_STARTED_BY)
+    if not path.exists():
+        return None, False
+    noted = json.loads(path.read_text("utf-8"))
+    return noted["visitor"], noted["private"]
+
+
+def visible_runs(visitor: Visitor) -> list[Run]:
+    """The runs that `visitor` may see, newest first."""
+    return [run for run in list_runs() if visitor.owner or started_by(run)[0] == visitor.id or not started_by(run)[1]]
 
 
 def _login(request: gr.Request) -> str | None:
