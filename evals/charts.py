@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -143,7 +144,7 @@ def _dots(rows: Sequence[dict[str, Any]], names: Sequence[str], key: str, title:
     for row, name, index in sorted(reversed(known), key=lambda each: each[0][key]):
         figure.add_scatter(
             x=[row[key]],
-            y=[name],
+            y=["<br>".join(textwrap.wrap(name, 18))],
             error_x=_error(row, key) if row.get(f"{key}_ci") else None,
             mode="markers",
             marker={"size": 12, "color": colour(row, index)},

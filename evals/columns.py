@@ -58,8 +58,8 @@ COLUMNS: tuple[Column, ...] = (
         "Accuracy less the baseline's, in percentage points. The baseline is the student before distillation."),
     Column("rating", "rating", plain(0),
         "Strength in people's votes (Bradley–Terry): of two models 400 points apart, the stronger is expected to win 10 of 11 "
-        "comparisons. Ties and “both bad” count half for each. In brackets the 95% interval, from repeated draws of "
-        "the votes.", plain(0)),
+        "comparisons; the mean is 1,000. Ties and “both bad” count half for each. In brackets the 95% interval, from "
+        "repeated draws of the votes. A model that no chain of votes links to the others has none.", plain(0)),
     Column("vote_rank", "rank by votes", plain(0),
         "Place by rating: 1 + the number of models whose whole rating interval lies above this model's."),
     Column("win_rate", "win rate", plain(1, "%", 100),

@@ -7,19 +7,22 @@ set more than once, its newest report counts.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from distiller.errors import DistillerError, RunError
 from distiller.runs import Run, find_run, list_runs, runs_folder
 from evals.compare import relate
-from evals.statistics import clustered_share_interval, shared_ranks
+from evals.statistics import clustered_share_interval, shared_ranks, wilson_interval
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 REPORT_KEYS = (
     "model", "role", "rank", "accuracy", "accuracy_ci", "accuracy_kind", "retention", "improvement", "bleu", "bleu_ci",
@@ -103,11 +106,17 @@ class Board:
         return _ranked(rows.values(), "rank", "accuracy_ci")
 
 
-def boards() -> tuple[list[Board], list[str]]:
-    """One a data set, the one with the newest report first; and, in words, the reports that cannot be read."""
+Visible = Callable[[Path], bool]
+
+
+def boards(visible: Visible | None = None) -> tuple[list[Board], list[str]]:
+    """One a data set, the one with the newest report first; and, in words, the reports that cannot be read.
+
+    `visible`: which reports are for the reader's eyes, by path; all of them by default.
+    """
     reports: list[Measured] = []
     unreadable: list[str] = []
-    for path in report_paths():
+    for path in filter(visible, report_paths()):
         try:
             reports.append(measured(path))
         except RunError as error:
@@ -139,12 +148,15 @@ def _report_of(run_name: str) -> Path:
     return path
 
 
-def leaderboard_rows(run_name: str | None = None) -> list[dict[str, Any]]:
-    """The models of the named run, else all that were measured on the newest report's data; the best first."""
+def leaderboard_rows(run_name: str | None = None, visible: Visible | None = None) -> list[dict[str, Any]]:
+    """The models of the named run, else all that were measured on the newest report's data; the best first.
+
+    `visible`: as of `boards`, where no run is named.
+    """
     if run_name is not None:
         report = measured(_report_of(run_name))
         return Board(report.sha256, (report,)).rows()
-    found, _ = boards()
+    found, _ = boards(visible)
     return found[0].rows() if found else []
 
 
@@ -158,16 +170,37 @@ def with_votes(rows: Sequence[dict[str, Any]], ratings: Iterable[dict[str, Any]]
     return _ranked(merged.values(), "vote_rank", "rating_ci")
 
 
-def labels(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """How each model is called: its role, and its run where there are several; any other by the short of its name."""
+def ratings_rows(board: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of `with_votes` from a board of `ratings.rate`.
+
+    Only the models that most votes link have ratings here: those of another component are on a scale of their own.
+    """
+    return [
+        {
+            "model": row["model"],
+            "votes": int(row["votes"]),
+            "win_rate": row["win_rate"],
+            "win_rate_ci": list(wilson_interval(row["win_rate"] * row["votes"], row["votes"])),
+        }
+        | ({"rating": row["rating"], "rating_ci": [row["low"], row["high"]]} if row["component"] == 1 else {})
+        for row in board.to_dict("records")
+    ]
+
+
+def labels(rows: Sequence[dict[str, Any]], roles: Mapping[str, str] | None = None) -> list[str]:
+    """How each model is called: its role, and its run where there are several; any other by the short of its name.
+
+    `roles`: what to call the roles by.
+    """
     several = len({_run_of(row) for row in rows} - {None}) > 1
-    short = [_label(row, several) for row in rows]
+    short = [_label(row, several, roles or {}) for row in rows]
     return [row["model"] if short.count(name) > 1 else name for row, name in zip(rows, short, strict=True)]
 
 
-def _label(row: dict[str, Any], with_run: bool) -> str:
+def _label(row: dict[str, Any], with_run: bool, roles: Mapping[str, str]) -> str:
     if run := _run_of(row):
         role = row["role"] or row["model"].rpartition("/")[2]
+        role = roles.get(role, role)
         return f"{role} · {run}" if with_run else role
     # openai:MODEL@BASE_URL, hf:OWNER/MODEL or hf:FOLDER, bundled:NAME
     return row["model"].partition(":")[2].partition("@")[0].rstrip("/").rpartition("/")[2] or row["model"]

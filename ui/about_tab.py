@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable
+from typing import Any, cast
 
 import gradio as gr
 
 from distiller.errors import DistillerError
+from ui.api import Api, endpoints
 from ui.leaderboard_tab import definitions
 
 #: Boxes of the picture: (title, what happens there).
@@ -100,7 +103,7 @@ from gradio_client import Client  # pip install gradio_client
 
 client = Client("{address}")
 rows = client.predict(api_name="/leaderboard")
-reply = client.predict("bundled:smollm2-135m-instruct", "How long does delivery take?", api_name="/chat")
+reply = client.predict("How long does delivery take?", api_name="/chat")
 ```
 
 {endpoints}
@@ -108,13 +111,6 @@ reply = client.predict("bundled:smollm2-135m-instruct", "How long does delivery 
 The same endpoints are tools for assistants that speak MCP, at `{address}/gradio_api/mcp/`. “Use via API” at the foot of this
 page lists every argument.
 """
-ENDPOINTS = {
-    "chat": "one model answers one question",
-    "battle": "two models answer one question, unnamed",
-    "vote": "says which reply of a battle is better; kept, and not counted with the votes of people on this page",
-    "leaderboard": "the table, with every figure and its interval",
-    "evaluate": "measures models on conversations; for the owner of the page",
-}
 
 LICENCES = """
 ## Licences
@@ -162,7 +158,10 @@ def api_words() -> str:
     """The endpoints, for this page's own address."""
     space = os.environ.get("SPACE_HOST")
     address = f"https://{space}" if space else "http://127.0.0.1:7860"
-    lines = "\n".join(f"- `/{name}`: {words}." for name, words in ENDPOINTS.items())
+    functions = endpoints(cast(Any, Api)).items()  # of the class: their docstrings are what is read
+    lines = "\n".join(
+        f"- `/{name}`: {(inspect.getdoc(function) or '').splitlines()[0]}" for name, function in functions
+    )
     return API.format(address=address, endpoints=lines)
 
 

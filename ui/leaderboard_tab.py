@@ -18,6 +18,8 @@ from evals.charts import of_leaderboard
 from evals.columns import COLUMNS, Column
 from evals.contestants import ROLE_WORDS
 from evals.leaderboard import KEYS, Board, boards, labels, with_votes
+from ui.access import may_see, visitor_of
+from ui.models import ROLE_LABELS
 
 #: What people's votes say of the models, for `{"data_set": sha256 | None, "intent": str | None, "turn": int | None}`:
 #: the rows of `with_votes`. Raises DistillerError where the votes cannot be read.
@@ -113,7 +115,7 @@ explain();
 def definitions(columns: Iterable[Column] = COLUMNS) -> str:
     """An HTML list of what each column and each part in a run means."""
     terms = [(column.title, column.meaning) for column in columns]
-    terms += [(role.replace("_", " "), f"In the column “model”: {words}.") for role, words in ROLE_WORDS.items()]
+    terms += [(ROLE_LABELS[role], f"In the column “model”: {words}.") for role, words in ROLE_WORDS.items()]
     return f"<dl>{''.join(f'<dt>{_e(term)}</dt><dd>{_e(meaning)}</dd>' for term, meaning in terms)}</dl>"
 
 
@@ -124,10 +126,7 @@ def columns_of(rows: Sequence[dict[str, Any]], of_all: Sequence[dict[str, Any]])
 
 def to_table(rows: Sequence[dict[str, Any]], columns: Sequence[Column]) -> dict[str, Any]:
     """The form of gr.Dataframe that sorts by the values and shows the words."""
-    named = [
-        row | {"model": label.replace("_", " ") if row["role"] else label}
-        for row, label in zip(rows, labels(rows), strict=True)
-    ]
+    named = [row | {"model": label} for row, label in zip(rows, labels(rows, ROLE_LABELS), strict=True)]
     return {
         "headers": [column.title for column in columns],
         "data": [[row[column.key] for column in columns] for row in named],
@@ -186,8 +185,8 @@ def to_json(board: Board | None, rows: Sequence[dict[str, Any]], intent: str | N
 def build_leaderboard_tab(page: gr.Blocks, ratings: Ratings | None = None, tab: gr.Tab | None = None) -> None:
     """`ratings`: what people's votes say. `tab`: where this stands; opening it shows what is new."""
 
-    def show(data_set: str | None, intent: str | None, turn: int | None) -> list[Any]:
-        found, troubles = boards()
+    def show(data_set: str | None, intent: str | None, turn: int | None, request: gr.Request) -> list[Any]:
+        found, troubles = boards(may_see(visitor_of(request)))
         board = next((board for board in found if board.key == data_set), found[0] if found else None)
         intent = intent if board and intent in board.intents() else None
         turn = turn if board and turn in board.turns() else None
@@ -201,7 +200,7 @@ def build_leaderboard_tab(page: gr.Blocks, ratings: Ratings | None = None, tab: 
         columns = columns_of(rows, board.rows() if board else [])
         if not rows:
             troubles = [*troubles, EMPTY]
-        figures = of_leaderboard(rows, [label.replace("_", " ") for label in labels(rows)])
+        figures = of_leaderboard(rows, labels(rows, ROLE_LABELS))
         return [
             gr.Markdown("\n\n".join(troubles), visible=bool(troubles)),
             gr.Column(visible=bool(rows)),

@@ -27,7 +27,7 @@ from ui.job_form import QUICKSTART
 
 DEFAULT_TEACHER = "bundled:fernhill-support-135m"
 UNTRAINED = "bundled:smollm2-135m-instruct"
-_ROLE_LABELS = {
+ROLE_LABELS = {
     "student": "Student",
     "teacher": "Teacher",
     "baseline": "Undistilled baseline",
@@ -88,7 +88,7 @@ def label_of(name: str) -> str:
     """What a person calls a contestant: its role and its run."""
     if name.startswith("run:"):
         run, _, role = name.removeprefix("run:").partition("/")
-        return f"{_ROLE_LABELS.get(role, role)} ({run})"
+        return f"{ROLE_LABELS.get(role, role)} ({run})"
     return {DEFAULT_TEACHER: "Teacher of the shop (135M)", UNTRAINED: "Untrained model (135M)"}.get(name, name)
 
 

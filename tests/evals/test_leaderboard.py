@@ -7,11 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from distiller.errors import RunError
 from evals.columns import BY_KEY, COLUMNS, used_columns
-from evals.leaderboard import KEYS, boards, labels, leaderboard_rows, measured, with_votes
+from evals.leaderboard import KEYS, boards, labels, leaderboard_rows, measured, ratings_rows, with_votes
 from evals.statistics import wilson_interval
 from tests.reports import TURNS, make_report
 
@@ -95,6 +96,7 @@ def test_labels_are_short_as_long_as_they_tell_the_models_apart() -> None:
         "teacher", "deepseek-chat", "phi-4-mini", "small"
     ]  # fmt: skip
     assert names("hf:a/m", "hf:b/m") == ["hf:a/m", "hf:b/m"]
+    assert labels([{"model": TEACHER, "role": "teacher"}], {"teacher": "Teacher"}) == ["Teacher"]
 
 
 def test_votes_join_by_name_and_rank_by_their_own_intervals(runs_folder: Path) -> None:
@@ -118,6 +120,19 @@ def test_votes_join_by_name_and_rank_by_their_own_intervals(runs_folder: Path) -
     assert rows["openai:other"]["accuracy"] is None
     assert all(set(row) == set(KEYS) for row in rows.values())
     assert [row["model"] for row in with_votes([], ratings)] == [TEACHER, STUDENT, "openai:other"]
+
+
+def test_a_board_of_ratings_becomes_rows_and_other_scales_stay_out() -> None:
+    board = pd.DataFrame(
+        [
+            {"component": 1, "rank": 1, "model": "x", "rating": 1050.0, "low": 990.0, "high": 1110.0, "votes": 20, "win_rate": 0.6},
+            {"component": 2, "rank": 1, "model": "y", "rating": 1300.0, "low": 900.0, "high": 1700.0, "votes": 2, "win_rate": 1.0},
+        ]
+    )  # fmt: skip
+    x, y = with_votes([], ratings_rows(board))
+    assert (x["rating"], x["rating_ci"], x["vote_rank"]) == (1050, [990, 1110], 1)
+    assert x["win_rate_ci"] == pytest.approx(wilson_interval(12, 20))
+    assert (y["rating"], y["vote_rank"], y["votes"], y["win_rate"]) == (None, None, 2, 1.0)
 
 
 def test_a_damaged_report_is_named_and_takes_no_other_with_it(runs_folder: Path) -> None:

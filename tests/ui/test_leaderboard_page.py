@@ -12,15 +12,15 @@ import gradio as gr
 import pytest
 
 from distiller.errors import DistillerError
+from distiller.runs import Run
 from evals.leaderboard import boards
 from tests.reports import make_report
-from tests.ui import test_app_page
-from tests.ui.test_app_page import CHROMIUM, SLOW_MS, need
+from tests.ui.conftest import open_page
 from ui import about_tab, leaderboard_tab
+from ui.access import Visitor, claim, may_see
 from ui.app import CSS, theme
 from ui.leaderboard_tab import columns_of, note, to_csv, to_table
 
-browser = test_app_page.browser  # the fixture
 TURNS = [(f"c{k // 2}", k % 2 + 1, ("refund", "track_order")[k // 2 % 2]) for k in range(80)]
 RIGHT = {"teacher": 70, "student": 60, "baseline": 4}  # of 80 turns
 
@@ -58,7 +58,7 @@ def test_the_table_sorts_by_values_and_shows_words(runs_folder: Path) -> None:
     titles = [column.title for column in columns]
     assert titles == ["model", "rank", "accuracy", "of teacher's", "over baseline", "BLEU", "reply p50", "peak MB", "parameters", "turns judged"]  # fmt: skip
     table = to_table(rows, columns)
-    assert table["data"][1][:3] == ["student", 1, 0.75]
+    assert table["data"][1][:3] == ["Student", 1, 0.75]
     assert table["metadata"]["display_value"][1][2].startswith("75.0% (")
     assert [c.title for c in columns_of(board.rows("refund"), rows)] == titles  # a filter makes no column vanish
 
@@ -76,6 +76,16 @@ def test_the_table_can_be_taken_away(runs_folder: Path) -> None:
     assert "of all turns" in words
 
 
+def test_what_was_made_of_private_data_is_for_its_owner(runs_folder: Path) -> None:
+    write_reports(runs_folder)
+    claim(Run(runs_folder / "evaluations" / "other"), Visitor("ann", owner=False), private=True)
+    seen = {
+        who.id: [board.name for board in boards(may_see(who))[0]]
+        for who in (Visitor("ann", False), Visitor("bob", False), Visitor("owner", True))
+    }
+    assert seen == {"ann": (both := ["r1/data.jsonl", "other/other.jsonl"]), "bob": both[:1], "owner": both}
+
+
 def test_what_a_space_may_lose_is_said_where_it_matters(runs_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_reports(runs_folder)
     board = boards()[0][0]
@@ -88,8 +98,8 @@ def test_what_a_space_may_lose_is_said_where_it_matters(runs_folder: Path, monke
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    need(CHROMIUM.exists(), f"there is no browser at {CHROMIUM} (apt-get install chromium)")
+def board(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a page with these two tabs only; `browser` first, so that without one nothing is served."""
     folder = tmp_path_factory.mktemp("board")
     write_reports(folder)
     with pytest.MonkeyPatch.context() as monkeypatch, gr.Blocks(title="Board", analytics_enabled=False) as page:
@@ -106,19 +116,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def page(address: str, browser: Any) -> Iterator[Any]:
-    """The open page. What the browser's console calls an error fails the test, and so does a call to elsewhere."""
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
-    page.set_default_timeout(SLOW_MS)
-    wrong: list[str] = []
-    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    elsewhere = re.compile(r"^(?!http://(127\.0\.0\.1|localhost):|data:|blob:)")
-    page.on("request", lambda request: wrong.append(request.url) if elsewhere.match(request.url) else None)
-    page.goto(address)
-    yield page
-    page.close()
-    assert wrong == []
+def page(browser: Any, board: str) -> Iterator[Any]:
+    with open_page(browser, board, height=900) as opened:
+        yield opened
 
 
 def models(page: Any) -> list[str]:
@@ -140,18 +140,18 @@ def cell(page: Any, model: str, column: str) -> Any:
 def test_filters_change_what_the_numbers_are_of(page: Any) -> None:
     from playwright.sync_api import expect
 
-    expect(cell(page, "student", "accuracy")).to_have_text(re.compile(r"75\.0% \("))
-    assert sorted(models(page)) == ["baseline", "far", "student", "teacher"]
-    expect(cell(page, "student", "rating")).to_have_text("1,080 (1,020–1,140)")
-    expect(cell(page, "baseline", "rating")).to_have_text("–")
+    expect(cell(page, "Student", "accuracy")).to_have_text(re.compile(r"75\.0% \("))
+    assert sorted(models(page)) == ["Student", "Teacher", "Undistilled baseline", "far"]
+    expect(cell(page, "Student", "rating")).to_have_text("1,080 (1,020–1,140)")
+    expect(cell(page, "Undistilled baseline", "rating")).to_have_text("–")
     pick(page, "intent", "refund")
     expect(page.get_by_text("the database is away.")).to_be_visible()
     pick(page, "intent", "track order")
     expect(page.get_by_text("the database is away.")).to_be_hidden()
     pick(page, "turn", "2")
     expect(page.get_by_text("Only intent “track order” and turn 2")).to_be_visible()
-    expect(cell(page, "student", "turns judged")).to_have_text("20")
-    expect(cell(page, "student", "BLEU")).to_have_text("–")
+    expect(cell(page, "Student", "turns judged")).to_have_text("20")
+    expect(cell(page, "Student", "BLEU")).to_have_text("–")
     pick(page, "Data set", "other/other.jsonl")
     expect(page.get_by_role("gridcell", name="some-model")).to_be_visible()
     expect(page.get_by_text("5 questions in 3 conversations")).to_be_visible()
@@ -179,9 +179,9 @@ def test_sorting_goes_by_the_number_and_works_from_the_keyboard(page: Any) -> No
 
     page.locator('[role=columnheader][data-column="peak MB"]').click()
     page.get_by_role("menuitem", name="Sort ascending").click()
-    expect(cell(page, "teacher", "peak MB")).to_have_text("900")
+    expect(cell(page, "Teacher", "peak MB")).to_have_text("900")
     known = [name for name in models(page) if name != "far"]
-    assert known == ["teacher", "student", "baseline"]  # 900, 1,800, 2,700: by words 1,800 would come first
+    assert known == ["Teacher", "Student", "Undistilled baseline"]  # 900, 1,800, 2,700: by words 1,800 would come first
     page.locator('[role=columnheader][data-column="peak MB"]').focus()
     page.keyboard.press("Enter")
     expect(page.get_by_role("menuitem", name="Sort ascending")).to_be_focused()
@@ -217,11 +217,11 @@ def test_about_says_what_it_has_to_and_gives_the_votes(page: Any) -> None:
 
 @pytest.mark.parametrize("look", ["light", "dark"])
 @pytest.mark.parametrize("tab", ["Leaderboard", "About"])
-def test_a_phone_never_scrolls_sideways_and_text_can_be_read(address: str, page: Any, tab: str, look: str) -> None:
+def test_a_phone_never_scrolls_sideways_and_text_can_be_read(board: str, page: Any, tab: str, look: str) -> None:
     from playwright.sync_api import expect
 
     page.set_viewport_size({"width": 390, "height": 844})
-    page.goto(f"{address}?__theme={look}")
+    page.goto(f"{board}?__theme={look}")
     page.get_by_role("tab", name=tab).click()
     shown = page.locator("#board-charts .gtitle").first if tab == "Leaderboard" else page.locator(".flow b").first
     expect(shown).to_be_visible()
