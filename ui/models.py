@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from distiller.chat import ChatModel, OpenOptions, open_model
+from distiller.chat import ChatModel, OpenOptions
 from distiller.errors import DataError, DistillerError, ModelError
 from distiller.job import load_job
 from distiller.prompting import Prompting
@@ -24,6 +24,7 @@ from distiller.schema import Conversation, Message
 from evals.contestants import Contestant, of_run
 from ui.access import Visitor, visible_runs
 from ui.job_form import QUICKSTART
+from ui.zero_gpu import open_here
 
 DEFAULT_TEACHER = "bundled:fernhill-support-135m"
 UNTRAINED = "bundled:smollm2-135m-instruct"
@@ -194,7 +195,7 @@ class ModelCache:
 
     def _open(self, name: str, key: _Key) -> ChatModel:
         with self._loading:
-            return open_model(name, key.options)
+            return open_here(name, key.options)
 
     def _prompting(self, contestant: Contestant) -> Prompting:
         key = (contestant.name.partition("/")[0], contestant.role == "teacher")  # all but the teacher are told the same
