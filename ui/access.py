@@ -13,6 +13,7 @@ import os
 import secrets
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import gradio as gr
@@ -124,5 +125,9 @@ def _salt() -> str:
         return given
     path = runs_folder() / ".salt"
     if not path.exists():
-        write_text(path, secrets.token_hex(16))
+        drawn = path.with_name(f".salt.{secrets.token_hex(4)}")
+        write_text(drawn, secrets.token_hex(16))
+        with suppress(FileExistsError):  # of two at once the first one's stays
+            os.link(drawn, path)
+        drawn.unlink()
     return path.read_text("utf-8")

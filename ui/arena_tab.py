@@ -37,6 +37,10 @@ _CHOSEN = {
     "both_bad": "You found both bad.",
 }
 _EXAMPLES = 5
+_AFTER_VOTE = {
+    "named": "Names were known, so the vote is kept apart from the rating.",
+    "leak": "A reply names its model, so the vote is kept apart from the rating.",
+}
 BLIND, NAMED = "Blind battle", "Named models"
 
 CSS = """
@@ -173,12 +177,8 @@ def _verdict(battle: Battle) -> str:
     if battle.closed:
         return f'<p class="small">{escape(battle.closed)} {_CHOSEN.get(battle.choice or "", "").replace("You", "The visitor")}</p>'
     if battle.choice:
-        more = (
-            ""
-            if battle.mode == "named"
-            else " Thank you: the vote counts. You may go on talking, or start a new battle."
-        )
-        return f"<p><b>{_CHOSEN[battle.choice]}</b>{more}</p>"
+        more = _AFTER_VOTE.get(battle.why_not or "", "Thank you: the vote counts.")
+        return f"<p><b>{_CHOSEN[battle.choice]}</b> {more} You may go on talking, or start a new battle.</p>"
     if battle.open_to_vote:
         line = " Or send the customer's next message first." if battle.next_line else ""
         return f'<p class="small">Which one would you rather have as your agent? One vote a battle.{line}</p>'

@@ -164,7 +164,7 @@ def _previewed(preview: Preview) -> tuple[Any, ...]:
     ]
     words = f"{len(preview.conversations):,} conversations with {preview.turns:,} customer turns; the first ones:"
     if preview.bad:
-        words += f" {len(preview.bad):,} lines cannot be read and are left out, the first: {preview.bad[0]}"
+        words += f" {len(preview.bad):,} lines cannot be read and are left out, the first: line {preview.bad[0].line}, {preview.bad[0].reason}"
     return preview, *columns, gr.Dataframe(rows, label=words, visible=True), ""
 
 
@@ -372,7 +372,9 @@ def _build_upload(preview: gr.State) -> gr.Button:
     """A visitor's own data; the button puts it into the job."""
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     with gr.Accordion("Your own conversations", open=False):
-        file = gr.File(label=f"JSONL, JSON, CSV or TSV, at most {MAX_MB} MB", file_types=list(TYPES), height=120)
+        file = gr.File(
+            label=f"JSONL, JSON, CSV or TSV, at most {MAX_MB} MB", file_types=list(TYPES), height=120, elem_id="upload"
+        )
         with gr.Row():
             hub = gr.Textbox(label="Or a data set of the Hub", placeholder="owner/name", min_width=160)
             config = gr.Textbox(label="Configuration", min_width=90)
