@@ -7,12 +7,16 @@ from typing import Any
 
 import gradio as gr
 
+from distiller.job import load_job
+from distiller.runs import list_runs
+from evals.background import start_run
 from evals.votes import VoteStore
 from ui.api import build_api
 from ui.arena_tab import CSS as ARENA_CSS
 from ui.arena_tab import build_arena_tab
 from ui.distill_tab import CSS as DISTILL_CSS
-from ui.distill_tab import build_distill_tab
+from ui.distill_tab import TAB_ID, build_distill_tab, build_offer
+from ui.job_form import QUICKSTART
 from ui.leaderboard_tab import build_leaderboard_tab
 from ui.models import ModelCache
 from ui.uploads import MAX_MB
@@ -99,14 +103,25 @@ def build_app() -> gr.Blocks:
     models, store = ModelCache(), VoteStore()
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         build_api(models, store)  # first: a name that an event of the page has would get a number
-        gr.Markdown(INTRO, elem_id="intro")
-        with gr.Tab("Arena"):
-            build_arena_tab(page, models, store)
-        with gr.Tab("Distill"):
-            build_distill_tab(page)
-        with gr.Tab("Leaderboard"):
-            build_leaderboard_tab(page)
+        with gr.Row():
+            gr.Markdown(INTRO, elem_id="intro")
+            if os.environ.get("OAUTH_CLIENT_ID"):  # a Space whose README asks for it
+                gr.LoginButton(size="sm", scale=0, min_width=180)
+        with gr.Tabs() as tabs:
+            with gr.Tab("Arena"):
+                build_offer(page, tabs)
+                build_arena_tab(page, models, store)
+            with gr.Tab("Distill", id=TAB_ID) as distill:
+                build_distill_tab(page, distill)
+            with gr.Tab("Leaderboard"):
+                build_leaderboard_tab(page)
     return page
+
+
+def start_alone() -> None:
+    """With AUTORUN=1 a page that has no run yet starts the quickstart by itself."""
+    if os.environ.get("AUTORUN") == "1" and not list_runs():
+        start_run(load_job(QUICKSTART))
 
 
 def launch_options() -> dict[str, Any]:

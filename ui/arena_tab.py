@@ -252,6 +252,9 @@ class Arena:
         similar = await asyncio.to_thread(similarities, battle)
         yield *_panes(battle, similar), "", *[gr.skip()] * _FRAMED
 
+    async def warm(self, request: gr.Request) -> None:
+        self.models.warm(default_pair(await asyncio.to_thread(blind_pool, visitor_of(request))))
+
     def first_shown(self, request: gr.Request) -> tuple[Any, ...]:
         """The names there are now, and the battle of the link → dropdowns, battle, four panes, the notice, the frame."""
         names = list(offered(visitor_of(request)))
@@ -426,6 +429,7 @@ def build_arena_tab(page: gr.Blocks, models: ModelCache, store: VoteStore) -> No
         None, link, None, js=_COPY_LINK, api_visibility="private"
     )
     page.load(arena.first_shown, None, [*dropdowns, battle, *panes, notice, *frame], queue=False, **quiet)
+    page.load(arena.warm, None, None, queue=False, **quiet)
 
 
 _COPY_LINK = """(id) => {

@@ -11,7 +11,7 @@ import os
 import secrets
 import threading
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -170,6 +170,7 @@ class ModelCache:
     # transformers' loaders set process-wide defaults while they work: one at a time.
     _loading: threading.Lock = field(default_factory=threading.Lock)
     _searching: threading.Lock = field(default_factory=threading.Lock)
+    _warming: asyncio.Task[None] | None = None
 
     @asynccontextmanager
     async def lease(self, name: str) -> AsyncIterator[Opened]:
@@ -191,6 +192,17 @@ class ModelCache:
             if entry.broken and self._entries.get(key) is entry:
                 del self._entries[key]  # the next visitor tries again
             await self._close_idle()
+
+    def warm(self, names: Sequence[str]) -> None:
+        """Opens `names` in the background, the first time: the first visitor reads while they load."""
+        if self._warming is None:
+            self._warming = asyncio.create_task(self._warm(names))
+
+    async def _warm(self, names: Sequence[str]) -> None:
+        for name in names:
+            with suppress(DistillerError):  # whoever asks it will read why
+                async with self.lease(name):
+                    pass
 
     def _open(self, name: str, key: _Key) -> ChatModel:
         with self._loading:
