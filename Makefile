@@ -18,10 +18,10 @@ endif
 app: .make/app
 	$(BIN)/python app.py
 
-test: .make/dev .make/browser
+test: .make/dev .make/browser .make/postgres
 	$(BIN)/python -m pytest
 
-test-all: .make/dev .make/browser
+test-all: .make/dev .make/browser .make/postgres
 	$(BIN)/python -m pytest -m "not gpu and not network"
 
 check: .make/dev
@@ -57,6 +57,15 @@ $(BIN)/python:
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; \
 	  else echo "No chromium here: the browser tests will be skipped."; fi
+	@touch $@
+
+# A database server for the votes' tests, as the browser is for the page's.
+.make/postgres:
+	@mkdir -p .make
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq postgresql >/dev/null; \
+	  else echo "No PostgreSQL here: its tests will be skipped."; fi
 	@touch $@
 
 clean:

@@ -16,6 +16,7 @@ import secrets
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
@@ -106,14 +107,14 @@ class HubDataset:
         )
 
 
-def mirror_from_environment() -> Mirror | None:
-    """Where VOTES_DATASET names a dataset and there is a token for the Hub. Raises VoteError."""
+def mirror_from_environment(token_of: Callable[[], str | None] | None = None) -> Mirror | None:
+    """Where VOTES_DATASET names a dataset and there is a token for the Hub (`token_of`). Raises VoteError."""
     name = os.environ.get("VOTES_DATASET")
     if not name:
         return None
     from huggingface_hub import get_token
 
-    token = get_token()
+    token = (token_of or get_token)()
     if token is None:
         _log.warning("VOTES_DATASET=%s is not used: there is no token for the Hub. Set HF_TOKEN.", name)
         return None
