@@ -118,4 +118,4 @@ def test_a_hub_out_of_reach_is_told_in_words(tmp_path: Path) -> None:
     with pytest.raises(VoteError, match="VOTES_DATASET=someone/votes cannot be used"):
         Mirror(HubDataset("someone/votes", "token"), tmp_path)
     with pytest.raises(VoteError, match="VOTES_DATASET=someone/votes cannot be used"):
-        HubDataset("someone/votes", "token").download(tmp_path)
+        HubDataset("someone/votes", "token").download(tmp_path / "new")
