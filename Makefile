@@ -1,11 +1,11 @@
-# make demo | test | test-all | check | app. A step whose inputs have not changed is not done again.
+# make demo | test | test-all | check | bench | app. A step whose inputs have not changed is not done again.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SERVE ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo app test test-all check format clean
+.PHONY: demo app test test-all check format bench clean
 
 demo: .make/app
 	$(BIN)/python -m distiller run configs/quickstart.yaml
@@ -32,6 +32,9 @@ check: .make/dev
 format: .make/dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+bench: .make/dev .make/postgres
+	$(BIN)/python -m benchmarks
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -13,6 +13,7 @@ from distiller.errors import DataError
 from evals.outliers import outlier_visitors, without_visitors
 from evals.ratings import ELO_SCALE, fit_strengths, length_controlled_win_rate, rate, rate_by, win_rate
 from evals.statistics import wilson_interval
+from tests.evals.voters import simulate
 
 NO_VOTES = pd.DataFrame(columns=["model_a", "model_b", "choice"])
 
@@ -21,20 +22,6 @@ def votes_of(*groups: tuple[str, str, str, int], **columns: object) -> pd.DataFr
     """(model_a, model_b, choice, how many) each."""
     rows = [{"model_a": a, "model_b": b, "choice": choice} | columns for a, b, choice, n in groups for _ in range(n)]
     return pd.DataFrame(rows)
-
-
-def simulate(strengths: np.ndarray, n: int, generator: np.random.Generator, visitors: int = 50) -> pd.DataFrame:
-    """Votes whose mean score is the Bradley–Terry probability; one in five close ones is a tie."""
-    names = np.array([f"m{k}" for k in range(len(strengths))])
-    a = generator.integers(len(names), size=n)
-    b = (a + generator.integers(1, len(names), size=n)) % len(names)
-    p = 1 / (1 + np.exp(strengths[b] - strengths[a]))
-    tie = 0.2 * np.minimum(p, 1 - p)
-    draw = generator.random(n)
-    choice = np.where(draw < p - tie, "a", np.where(draw < p, "tie", np.where(draw < p + tie, "both_bad", "b")))
-    visitor = [f"v{k}" for k in generator.integers(visitors, size=n)]
-    table = {"model_a": names[a], "model_b": names[b], "choice": choice, "visitor": visitor, "created": np.arange(n)}
-    return pd.DataFrame(table)
 
 
 def ratings(board: pd.DataFrame) -> dict[str, float]:

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import event, insert
+from sqlalchemy import event
 
 from distiller.errors import VoteError
 from evals.database import Database, database_url
 from evals.votes import Choice, Only, Opened, Reply, Side, VoteStore
-from evals.votes_tables import BattleRow, Table, VoteRow
+from evals.votes_tables import Table
 from tests.conftest import PROJECT
+from tests.evals.voters import fill
 
 STUDENT = Side("run:desk-1/student", "the student", "sha256:1")
 TEACHER = Side("openai:big@https://models.example/v1", "the teacher")
@@ -170,20 +171,6 @@ def test_pages_of_10_000_votes(votes_url: str) -> None:
     page = store.votes_table(limit=50, before=5_001)
     assert (page["number"].iloc[0], page["number"].iloc[-1], len(page)) == (5_000, 4_951, 50)
     store.close()
-
-
-def fill(url: str, votes: int) -> None:
-    """Straight into the tables."""
-    database = Database(database_url(url))
-    text = {"visitor": "v", "mode": "blind", "source": "page", "label_a": "x", "label_b": "y", "token_hash": ""}
-    battles = [text | {"id": f"b{k}", "created": float(k), "model_a": "x", "model_b": "y"} for k in range(votes)]
-    flags = {"leak": False, "after_reveal": False, "counted": True, "why_not": None, "visitor": "v", "source": "page"}
-    seen = {"choice": "a", "turns_seen": 1, "length_a": 5, "length_b": 6}
-    rows = [flags | seen | {"battle": f"b{k}", "created": float(k)} for k in range(votes)]
-    with database.writing() as session:
-        session.execute(insert(BattleRow), battles)
-        session.execute(insert(VoteRow), rows)
-    database.close()
 
 
 def test_only_reads_and_inserts(store: VoteStore) -> None:
