@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -15,6 +15,12 @@ from distiller.errors import DataError, DistillerError
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 QueueOption = Annotated[bool, typer.Option("--queue", help="Wait until other queued work has ended.")]
 RunOption = Annotated[str | None, typer.Option("--run", help="A run: its id, the start of it, or latest.")]
+
+#: The columns of the leaderboard that fit a terminal.
+SHOWN = (
+    "rank", "accuracy", "retention", "bleu", "embedding_similarity", "latency_p50_s", "tokens_per_s", "weights_mb",
+    "peak_memory_mb", "parameters", "cost_per_1k",
+)  # fmt: skip
 
 
 @app.callback()
@@ -159,26 +165,19 @@ def compare(
 
 @app.command()
 def leaderboard(run_name: RunOption = None, as_json: JsonOption = False) -> None:
-    """The table of all models that were evaluated on the newest report's data."""
+    """The table of a run's models, else of all models that were measured on the newest report's data."""
     from distiller.tables import print_table
-    from evals.leaderboard import leaderboard_rows
-    from evals.report import cell
+    from evals.columns import BY_KEY
+    from evals.leaderboard import labels, leaderboard_rows
 
     rows = leaderboard_rows(run_name)
     empty = "No report yet. Make one: python -m distiller run configs/quickstart.yaml && python -m evals run"
     if not as_json:
-        shown: tuple[str, ...] = (
-            "rank",
-            "accuracy",
-            "retention",
-            "bleu",
-            "embedding_similarity",
-            "latency_p50_s",
-            "tokens_per_s",
-        )
-        shown += ("weights_mb", "peak_memory_mb", "parameters", "cost_per_1k")
-        titles = dict(zip(shown, _titles(shown), strict=True))
-        rows = [{"model": row["role"] or row["model"]} | {titles[k]: cell(k, row) for k in shown} for row in rows]
+        shown = [BY_KEY[key] for key in SHOWN]
+        rows = [
+            {"model": label} | {column.title: column.cell(row) for column in shown}
+            for label, row in zip(labels(rows), rows, strict=True)
+        ]
     print_table(rows, as_json=as_json, empty=empty, title="Leaderboard: gold reference, reference history")
 
 
@@ -230,13 +229,6 @@ def ratings(
     else:
         write_text(out, text)
         typer.echo(f"Ratings: {out}")
-
-
-def _titles(keys: tuple[str, ...]) -> list[str]:
-    from evals.report import COLUMNS
-
-    by_key: dict[str, Any] = {column[0]: column[1] for column in COLUMNS}
-    return [by_key[key] for key in keys]
 
 
 def _report_path(run_name: str | None) -> Path:

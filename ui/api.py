@@ -25,7 +25,7 @@ from evals.metrics import Similarity
 from evals.scoring import items_of, score_replies, summary
 from evals.votes import VoteStore
 from ui import battle as battles
-from ui.access import RateLimit, Visitor, visitor_of
+from ui.access import RateLimit, Visitor, may_see, visitor_of
 from ui.battle import Battle
 from ui.exchange import SAMPLING, answer_both, problem_with
 from ui.models import ModelCache, blind_pool, default_pair, label_of, offered
@@ -149,8 +149,7 @@ class Api:
         Returns:
             one row a model: accuracy, BLEU, embedding similarity, latency, memory, cost and their intervals
         """
-        self._admit(request)
-        return leaderboard_rows()
+        return leaderboard_rows(visible=may_see(self._admit(request)))
 
     async def evaluate(
         self, conversations: list[dict[str, Any]], request: gr.Request, model: str = ""

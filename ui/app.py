@@ -11,12 +11,15 @@ from distiller.job import load_job
 from distiller.runs import list_runs
 from evals.background import start_run
 from evals.votes import VoteStore
+from ui.about_tab import CSS as ABOUT_CSS
+from ui.about_tab import build_about_tab
 from ui.api import build_api
 from ui.arena_tab import CSS as ARENA_CSS
 from ui.arena_tab import build_arena_tab
 from ui.distill_tab import CSS as DISTILL_CSS
 from ui.distill_tab import TAB_ID, build_distill_tab, build_offer
 from ui.job_form import QUICKSTART
+from ui.leaderboard_tab import CSS as LEADERBOARD_CSS
 from ui.leaderboard_tab import build_leaderboard_tab
 from ui.models import ModelCache
 from ui.uploads import MAX_MB
@@ -41,11 +44,6 @@ html:has(body.dark) { color-scheme: dark; }
 .small code { white-space: normal; overflow-wrap: anywhere; }
 
 .notice { color: var(--error-text-color); font-size: var(--text-sm); }
-#leaderboard [role="grid"] * { font-family: var(--font) !important; font-variant-numeric: tabular-nums; }
-/* Gradio 6.31 takes pinned_columns and pins nothing. */
-#leaderboard [aria-colindex="1"] { position: sticky; left: 0; z-index: 2; background: var(--background-fill-secondary);
-  border-right: 1px solid var(--border-color-primary); }
-#refresh { width: auto !important; align-self: flex-start; }
 
 """
 
@@ -113,8 +111,10 @@ def build_app() -> gr.Blocks:
                 build_arena_tab(page, models, store)
             with gr.Tab("Distill", id=TAB_ID) as distill:
                 build_distill_tab(page, distill)
-            with gr.Tab("Leaderboard"):
-                build_leaderboard_tab(page)
+            with gr.Tab("Leaderboard") as leaderboard:
+                build_leaderboard_tab(page, tab=leaderboard)
+            with gr.Tab("About"):
+                build_about_tab(page)
     return page
 
 
@@ -131,7 +131,7 @@ def launch_options() -> dict[str, Any]:
     return {
         "server_name": "0.0.0.0" if on_space else None,
         "theme": theme(),
-        "css": CSS + ARENA_CSS + DISTILL_CSS,
+        "css": CSS + ARENA_CSS + DISTILL_CSS + LEADERBOARD_CSS + ABOUT_CSS,
         "ssr_mode": False,  # it would need Node beside Python, for a page that is quick without
         "mcp_server": True,
         "footer_links": ["api", "gradio", "settings"],

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from distiller.chat import ChatModel, OpenOptions, open_model
+from distiller.chat import ChatModel, OpenOptions
 from distiller.errors import DataError, DistillerError, ModelError
 from distiller.job import load_job
 from distiller.prompting import Prompting
@@ -24,10 +24,11 @@ from distiller.schema import Conversation, Message
 from evals.contestants import Contestant, of_run
 from ui.access import Visitor, visible_runs
 from ui.job_form import QUICKSTART
+from ui.zero_gpu import open_here
 
 DEFAULT_TEACHER = "bundled:fernhill-support-135m"
 UNTRAINED = "bundled:smollm2-135m-instruct"
-_ROLE_LABELS = {
+ROLE_LABELS = {
     "student": "Student",
     "teacher": "Teacher",
     "baseline": "Undistilled baseline",
@@ -88,7 +89,7 @@ def label_of(name: str) -> str:
     """What a person calls a contestant: its role and its run."""
     if name.startswith("run:"):
         run, _, role = name.removeprefix("run:").partition("/")
-        return f"{_ROLE_LABELS.get(role, role)} ({run})"
+        return f"{ROLE_LABELS.get(role, role)} ({run})"
     return {DEFAULT_TEACHER: "Teacher of the shop (135M)", UNTRAINED: "Untrained model (135M)"}.get(name, name)
 
 
@@ -206,7 +207,7 @@ class ModelCache:
 
     def _open(self, name: str, key: _Key) -> ChatModel:
         with self._loading:
-            return open_model(name, key.options)
+            return open_here(name, key.options)
 
     def _prompting(self, contestant: Contestant) -> Prompting:
         key = (contestant.name.partition("/")[0], contestant.role == "teacher")  # all but the teacher are told the same
