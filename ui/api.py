@@ -92,7 +92,7 @@ class Api:
                 going = self._going(battle_id, token)
             else:
                 going = Battle()
-                pool = await asyncio.to_thread(blind_pool, visitor)
+                pool = await asyncio.to_thread(blind_pool)
                 await asyncio.to_thread(battles.begin, going, pool, self.store, visitor.id, _source(request))
                 self._open[going.id] = going
                 while len(self._open) > MAX_BATTLES:

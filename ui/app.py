@@ -10,6 +10,7 @@ import gradio as gr
 from distiller.job import load_job
 from distiller.runs import list_runs
 from evals.background import start_run
+from evals.leaderboard import VoteRatings
 from evals.votes import VoteStore
 from ui.about_tab import CSS as ABOUT_CSS
 from ui.about_tab import build_about_tab
@@ -112,7 +113,7 @@ def build_app() -> gr.Blocks:
             with gr.Tab("Distill", id=TAB_ID) as distill:
                 build_distill_tab(page, distill)
             with gr.Tab("Leaderboard") as leaderboard:
-                build_leaderboard_tab(page, tab=leaderboard)
+                build_leaderboard_tab(page, VoteRatings(store), leaderboard)
             with gr.Tab("About"):
                 build_about_tab(page)
     return page

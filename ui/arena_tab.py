@@ -222,7 +222,7 @@ class Arena:
             if problem := problem_with(query):
                 raise DistillerError(problem)
             self.limit.check(visitor)
-            pool = await asyncio.to_thread(blind_pool, visitor)
+            pool = await asyncio.to_thread(blind_pool)
             await asyncio.to_thread(battles.begin, battle, pool, self.store, visitor.id)
         except DistillerError as error:
             yield *_panes(battle), gr.skip(), _notice(str(error)), *still
@@ -252,8 +252,8 @@ class Arena:
         similar = await asyncio.to_thread(similarities, battle)
         yield *_panes(battle, similar), "", *[gr.skip()] * _FRAMED
 
-    async def warm(self, request: gr.Request) -> None:
-        self.models.warm(default_pair(await asyncio.to_thread(blind_pool, visitor_of(request))))
+    async def warm(self) -> None:
+        self.models.warm(default_pair(await asyncio.to_thread(blind_pool)))
 
     def first_shown(self, request: gr.Request) -> tuple[Any, ...]:
         """The names there are now, and the battle of the link → dropdowns, battle, four panes, the notice, the frame."""

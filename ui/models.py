@@ -22,7 +22,7 @@ from distiller.prompting import Prompting
 from distiller.runs import list_runs, resolve_model
 from distiller.schema import Conversation, Message
 from evals.contestants import Contestant, of_run
-from ui.access import Visitor, visible_runs
+from ui.access import Visitor, started_by, visible_runs
 from ui.job_form import QUICKSTART
 from ui.zero_gpu import open_here
 
@@ -56,14 +56,14 @@ def offered(visitor: Visitor | None = None) -> dict[str, Contestant]:
     }
 
 
-def blind_pool(visitor: Visitor | None = None) -> list[str]:
+def blind_pool() -> list[str]:
     """Who meets in blind battles: all of the newest complete run, and the students of the others of its shop.
 
-    Before there is one: the default teacher and the model that nobody trained.
+    Before there is one: the default teacher and the model that nobody trained. Private runs take no part.
     """
-    contestants = offered(visitor)
-    runs = list_runs() if visitor is None else visible_runs(visitor)
-    complete = [run for run in runs if run.manifest is not None and f"run:{run.id}/student" in contestants]
+    contestants = offered()
+    runs = [run for run in list_runs() if run.manifest is not None and not started_by(run)[1]]
+    complete = [run for run in runs if f"run:{run.id}/student" in contestants]
     if not complete:
         return [DEFAULT_TEACHER, UNTRAINED]
     newest = complete[0].job
