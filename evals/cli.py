@@ -1,8 +1,9 @@
-"""`python -m evals`: run · distill · report · compare · leaderboard."""
+"""`python -m evals`: run · distill · report · compare · leaderboard · ratings."""
 
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -178,6 +179,56 @@ def leaderboard(run_name: RunOption = None, as_json: JsonOption = False) -> None
             for label, row in zip(labels(rows), rows, strict=True)
         ]
     print_table(rows, as_json=as_json, empty=empty, title="Leaderboard: gold reference, reference history")
+
+
+class Form(StrEnum):
+    table = "table"
+    csv = "csv"
+    json = "json"
+    html = "html"
+    markdown = "markdown"
+
+
+@app.command()
+def ratings(
+    form: Annotated[
+        Form, typer.Option("--format", help="html is a page of its own, markdown is for a card.")
+    ] = Form.table,
+    out: Annotated[Path | None, typer.Option(help="File to write, instead of printing.")] = None,
+    intent: Annotated[str | None, typer.Option(help="Only the votes on examples of this intent.")] = None,
+    by_intent: Annotated[bool, typer.Option("--by-intent", help="A board for each intent.")] = False,
+    leave_out_outliers: Annotated[
+        bool, typer.Option("--leave-out-outliers", help="Without the visitors who vote unlike all others.")
+    ] = False,
+) -> None:
+    """The leaderboard of the arena's votes: ratings with intervals (database: DATABASE_URL, else a file in runs/)."""
+    from distiller.schema import write_text
+    from distiller.tables import print_table
+    from evals.ratings_export import FORMS, TITLE, ratings_of, shown_rows
+    from evals.votes import Only, VoteStore
+
+    store = VoteStore()
+    votes = store.votes_table(Only(intent=intent))
+    store.close()
+    result = ratings_of(votes, by="intent" if by_intent else None, leave_out_outliers=leave_out_outliers)
+    if form is Form.table and out is None:
+        print_table(
+            shown_rows(result),
+            as_json=False,
+            empty="No votes yet. They are cast in the arena: python app.py",
+            title=TITLE,
+        )
+        for note in result.notes if len(votes) else ():
+            typer.echo(note)
+        return
+    if form is Form.table:
+        raise DistillerError("--out needs --format csv, json, html or markdown.")
+    text = FORMS[form](result)
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        write_text(out, text)
+        typer.echo(f"Ratings: {out}")
 
 
 def _report_path(run_name: str | None) -> Path:

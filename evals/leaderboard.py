@@ -19,7 +19,9 @@ import numpy as np
 from distiller.errors import DistillerError, RunError
 from distiller.runs import Run, find_run, list_runs, runs_folder
 from evals.compare import relate
+from evals.ratings import rate
 from evals.statistics import clustered_share_interval, shared_ranks, wilson_interval
+from evals.votes import Only, VoteStore
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -168,6 +170,29 @@ def with_votes(rows: Sequence[dict[str, Any]], ratings: Iterable[dict[str, Any]]
         row = merged.setdefault(rating["model"], dict.fromkeys(KEYS) | {"model": rating["model"]})
         row.update({key: rating.get(key) for key in VOTE_KEYS})
     return _ranked(merged.values(), "vote_rank", "rating_ci")
+
+
+class VoteRatings:
+    """People's counted votes as rows for `with_votes`. Rated again only when there are new ones: votes never change."""
+
+    def __init__(self, store: VoteStore) -> None:
+        self._store = store
+        self._rated: dict[str | None, tuple[int, list[dict[str, Any]]]] = {}
+
+    def __call__(self, chosen: dict[str, Any]) -> list[dict[str, Any]]:
+        """`chosen["intent"]` takes the votes on examples of it; a vote is on a whole battle, so on no single `turn`.
+
+        Raises VoteError.
+        """
+        if chosen["turn"]:
+            return []
+        only = Only(intent=chosen["intent"] or None, counted=True)
+        count = self._store.votes_count(only)
+        known = self._rated.get(only.intent)
+        if known is None or known[0] != count:
+            known = count, ratings_rows(rate(self._store.votes_table(only), cluster="visitor"))
+            self._rated[only.intent] = known
+        return known[1]
 
 
 def ratings_rows(board: pd.DataFrame) -> list[dict[str, Any]]:

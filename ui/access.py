@@ -14,6 +14,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -136,5 +137,9 @@ def _salt() -> str:
         return given
     path = runs_folder() / ".salt"
     if not path.exists():
-        write_text(path, secrets.token_hex(16))
+        drawn = path.with_name(f".salt.{secrets.token_hex(4)}")
+        write_text(drawn, secrets.token_hex(16))
+        with suppress(FileExistsError):  # of two at once the first one's stays
+            os.link(drawn, path)
+        drawn.unlink()
     return path.read_text("utf-8")

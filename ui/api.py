@@ -58,14 +58,14 @@ class Api:
         _checked(message)
         name = model or default_pair(list(offered(visitor)))[0]
         if name not in offered(visitor):
-            raise gr.Error(f"There is no model {name!r} here. There are: {', '.join(offered(visitor))}.")
+            raise _refused(f"There is no model {name!r} here. There are: {', '.join(offered(visitor))}.")
         past = _messages(history or [])
         try:
             async with self.models.seats, self.models.lease(name) as opened:
                 seen = await opened.messages(past, message)
                 [completion] = await opened.model.complete([ChatRequest(messages=seen, sampling=SAMPLING)])
         except DistillerError as error:
-            raise gr.Error(str(error)) from None
+            raise _refused(str(error)) from None
         return {
             "reply": completion.text,
             "model": name,
@@ -92,7 +92,7 @@ class Api:
                 going = self._going(battle_id, token)
             else:
                 going = Battle()
-                pool = await asyncio.to_thread(blind_pool, visitor)
+                pool = await asyncio.to_thread(blind_pool)
                 await asyncio.to_thread(battles.begin, going, pool, self.store, visitor.id, _source(request))
                 self._open[going.id] = going
                 while len(self._open) > MAX_BATTLES:
@@ -103,7 +103,7 @@ class Api:
                     pass
             await asyncio.to_thread(battles.record, going, self.store)
         except DistillerError as error:
-            raise gr.Error(str(error)) from None
+            raise _refused(str(error)) from None
         a, b = going.transcript.last
         return {
             "battle_id": going.id,
@@ -130,7 +130,7 @@ class Api:
             going = self._going(battle_id, token)
             battles.cast(going, cast(Choice, choice), self.store, visitor.id, _source(request))
         except DistillerError as error:
-            raise gr.Error(str(error)) from None
+            raise _refused(str(error)) from None
         assert going.pair is not None
         del self._open[battle_id]
         a, b = going.transcript.last
@@ -167,7 +167,7 @@ class Api:
         data = _conversations(conversations)
         name = model or default_pair(list(offered(visitor)))[0]
         if name not in offered(visitor):
-            raise gr.Error(f"There is no model {name!r} here. There are: {', '.join(offered(visitor))}.")
+            raise _refused(f"There is no model {name!r} here. There are: {', '.join(offered(visitor))}.")
         items, replies = items_of(data), []
         try:
             async with self.models.seats, self.models.lease(name) as opened:
@@ -181,7 +181,7 @@ class Api:
                     )
                     replies.append(completion.text)
         except DistillerError as error:
-            raise gr.Error(str(error)) from None
+            raise _refused(str(error)) from None
         scorer = TASKS["conversation"].scorer(data, ())
         scored = await asyncio.to_thread(score_replies, items, replies, scorer, Similarity(DEFAULT), None)
         return {
@@ -205,7 +205,7 @@ class Api:
         try:
             self.limit.check(visitor)
         except DistillerError as error:
-            raise gr.Error(str(error)) from None
+            raise _refused(str(error)) from None
         return visitor
 
     def _going(self, battle_id: str, token: str) -> Battle:
@@ -231,28 +231,33 @@ def build_api(models: ModelCache, store: VoteStore) -> None:
         gr.api(function, api_name=name, concurrency_limit=None)
 
 
+def _refused(words: str) -> gr.Error:
+    """What the caller did: it belongs in the answer, not as a traceback in the log."""
+    return gr.Error(words, print_exception=False)
+
+
 def _checked(query: str) -> None:
     if problem := problem_with(query):
-        raise gr.Error(problem)
+        raise _refused(problem)
 
 
 def _messages(history: list[dict[str, str]]) -> list[Message]:
     try:
         return [Message.model_validate(message) for message in history]
     except ValidationError:
-        raise gr.Error('history: expected [{"role": "user" or "assistant", "content": "text"}, ...].') from None
+        raise _refused('history: expected [{"role": "user" or "assistant", "content": "text"}, ...].') from None
 
 
 def _conversations(given: list[dict[str, Any]]) -> list[Conversation]:
     try:
         data = [Conversation.model_validate({"id": str(k)} | value) for k, value in enumerate(given)]
     except (ValidationError, TypeError) as error:
-        raise gr.Error(
+        raise _refused(
             f'conversations: expected [{{"messages": [{{"role", "content"}}, ...]}}, ...]: {error}'
         ) from None
     turns = sum(len(conversation.turns()) for conversation in data)
     if not 0 < turns <= MAX_TURNS:
-        raise gr.Error(
+        raise _refused(
             f"conversations: {turns} customer turns; 1 to {MAX_TURNS} in a call. For more: python -m evals run."
         )
     return data

@@ -37,6 +37,10 @@ _CHOSEN = {
     "both_bad": "You found both bad.",
 }
 _EXAMPLES = 5
+_AFTER_VOTE = {
+    "named": "Names were known, so the vote is kept apart from the rating.",
+    "leak": "A reply names its model, so the vote is kept apart from the rating.",
+}
 BLIND, NAMED = "Blind battle", "Named models"
 
 CSS = """
@@ -173,12 +177,8 @@ def _verdict(battle: Battle) -> str:
     if battle.closed:
         return f'<p class="small">{escape(battle.closed)} {_CHOSEN.get(battle.choice or "", "").replace("You", "The visitor")}</p>'
     if battle.choice:
-        more = (
-            ""
-            if battle.mode == "named"
-            else " Thank you: the vote counts. You may go on talking, or start a new battle."
-        )
-        return f"<p><b>{_CHOSEN[battle.choice]}</b>{more}</p>"
+        more = _AFTER_VOTE.get(battle.why_not or "", "Thank you: the vote counts.")
+        return f"<p><b>{_CHOSEN[battle.choice]}</b> {more} You may go on talking, or start a new battle.</p>"
     if battle.open_to_vote:
         line = " Or send the customer's next message first." if battle.next_line else ""
         return f'<p class="small">Which one would you rather have as your agent? One vote a battle.{line}</p>'
@@ -222,7 +222,7 @@ class Arena:
             if problem := problem_with(query):
                 raise DistillerError(problem)
             self.limit.check(visitor)
-            pool = await asyncio.to_thread(blind_pool, visitor)
+            pool = await asyncio.to_thread(blind_pool)
             await asyncio.to_thread(battles.begin, battle, pool, self.store, visitor.id)
         except DistillerError as error:
             yield *_panes(battle), gr.skip(), _notice(str(error)), *still
@@ -251,6 +251,9 @@ class Arena:
         yield *_panes(battle), "", *_frame(battle)
         similar = await asyncio.to_thread(similarities, battle)
         yield *_panes(battle, similar), "", *[gr.skip()] * _FRAMED
+
+    async def warm(self) -> None:
+        self.models.warm(default_pair(await asyncio.to_thread(blind_pool)))
 
     def first_shown(self, request: gr.Request) -> tuple[Any, ...]:
         """The names there are now, and the battle of the link → dropdowns, battle, four panes, the notice, the frame."""
@@ -426,6 +429,7 @@ def build_arena_tab(page: gr.Blocks, models: ModelCache, store: VoteStore) -> No
         None, link, None, js=_COPY_LINK, api_visibility="private"
     )
     page.load(arena.first_shown, None, [*dropdowns, battle, *panes, notice, *frame], queue=False, **quiet)
+    page.load(arena.warm, None, None, queue=False, **quiet)
 
 
 _COPY_LINK = """(id) => {

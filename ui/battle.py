@@ -13,7 +13,7 @@ from typing import Literal
 from distiller.errors import DistillerError, VoteError
 from distiller.job import load_job
 from distiller.schema import Conversation, read_conversations
-from evals.battles import Choice, Reply, Side, Source
+from evals.battles import Choice, Reply, Side, Source, WhyNot
 from evals.votes import VoteStore
 from ui.exchange import Exchange, Transcript
 from ui.job_form import QUICKSTART
@@ -49,6 +49,8 @@ class Battle:
     id: str = ""
     token: str = ""
     choice: Choice | None = None
+    #: Why the vote is kept apart from the rating, if it is.
+    why_not: WhyNot | None = None
     #: Why this battle takes no vote, if it does not.
     closed: str = ""
 
@@ -127,8 +129,8 @@ def cast(battle: Battle, choice: Choice, store: VoteStore, visitor: str, source:
     """Stores the vote; from now on the names are shown. Raises VoteError."""
     if not battle.open_to_vote:
         raise VoteError("There is nothing to vote on: a battle takes one vote, after both have answered.")
-    store.vote(battle.id, battle.token, visitor, choice, len(battle.transcript.left), source)
-    battle.choice = choice
+    stored = store.vote(battle.id, battle.token, visitor, choice, len(battle.transcript.left), source)
+    battle.choice, battle.why_not = choice, stored.why_not
     store.reveal(battle.id)
 
 

@@ -102,7 +102,14 @@ def look_into(path: Path, column_map: Mapping[str, str] | None = None) -> Previe
     columns = columns_of(path)
     mapped = dict(guess(columns) if column_map is None else column_map)
     bad: list[BadLine] = []
-    found = read_conversations(path, column_map=mapped, bad=bad)
+    try:
+        found = read_conversations(path, column_map=mapped, bad=bad)
+    except DataError as error:
+        if bad:
+            raise DataError(f"{path.name}: nothing in it can be read. Line {bad[0].line}: {bad[0].reason}.") from None
+        raise DataError(
+            str(error).replace(str(path), path.name)
+        ) from None  # the folder is none of a visitor's business
     return Preview(path, columns, mapped, found, bad)
 
 
