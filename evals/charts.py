@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -178,14 +177,14 @@ def _trade_off(rows: Sequence[dict[str, Any]], names: Sequence[str], key: str, w
     figure.update_yaxes(rangemode="tozero", tickformat=".0%" if key == "accuracy" else ".2f")
     figure.update_layout(
         showlegend=True,
-        legend={"orientation": "h", "entrywidth": 110, "x": 0, "y": 0, "yref": "container", "yanchor": "bottom"},
-        margin={"b": 40 + 24 * math.ceil(len(rows) / 2)},
+        legend={"orientation": "h", "entrywidth": 180, "x": 0, "y": 0, "yref": "container", "yanchor": "bottom"},
+        margin={"b": 40 + 20 * len(rows)},  # on a phone the names stand below each other
     )
     return figure
 
 
 def _see_through(title: str, models: int) -> Any:
-    figure = _figure(title, height=max(360, 120 + 36 * models))
+    figure = _figure(title, height=max(380, 120 + 36 * models))
     line = "rgba(128,128,128,.25)"
     figure.update_layout(
         paper_bgcolor="rgba(0,0,0,0)",
