@@ -1,11 +1,11 @@
-# make demo | test | test-all | check | bench | app. A step whose inputs have not changed is not done again.
+# make demo | test | test-all | check | bench | app | deploy. A step whose inputs have not changed is not done again.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SERVE ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo app test test-all check format bench clean
+.PHONY: demo app deploy test test-all check format bench clean
 
 demo: .make/app
 	$(BIN)/python -m evals distill configs/quickstart.yaml
@@ -16,6 +16,10 @@ endif
 
 app: .make/app
 	$(BIN)/python app.py
+
+# make deploy SPACE=owner/name [RUN=quickstart]: without a token it is a dry run.
+deploy: .make/app
+	$(BIN)/python -m ui.deploy $(SPACE) $(if $(RUN),--run $(RUN))
 
 test: .make/dev .make/browser .make/postgres
 	$(BIN)/python -m pytest

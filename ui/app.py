@@ -115,8 +115,13 @@ def build_app() -> gr.Blocks:
             with gr.Tab("Leaderboard") as leaderboard:
                 build_leaderboard_tab(page, VoteRatings(store), leaderboard)
             with gr.Tab("About"):
-                build_about_tab(page)
+                build_about_tab(page, lambda: _votes_csv(store))
     return page
+
+
+def _votes_csv(store: VoteStore) -> str:
+    """All votes, without who cast them."""
+    return store.votes_table().drop(columns="visitor").to_csv(index=False)
 
 
 def start_alone() -> None:

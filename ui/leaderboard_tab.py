@@ -9,11 +9,13 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from distiller.errors import DistillerError
+from distiller.runs import runs_folder
 from evals.charts import of_leaderboard
 from evals.columns import COLUMNS, Column
 from evals.contestants import ROLE_WORDS
@@ -155,8 +157,9 @@ def note(board: Board | None, rows: Sequence[dict[str, Any]], intent: str | None
         )
         most = max((row["n"] or 0 for row in rows), default=0)
         words.append(
-            f"<b>Only {_e(chosen)}</b>: {most} turns are judged. Rank, accuracy and what follows from it, and votes are of "
-            "these. Times, memory and cost are of all turns; BLEU, chrF and similarity are known of all turns only."
+            f"<b>Only {_e(chosen)}</b>: {most} turns are judged, and accuracy, rank and what follows from them are of "
+            "these. Times, memory and cost are of all turns; BLEU, chrF and similarity are known of all turns only, and "
+            f"votes {'of whole conversations only' if turn else 'are those on this intent'}."
         )
     if os.environ.get("SPACE_ID"):
         words.append("A restart of this Space may lose what was measured here; see About.")
@@ -186,7 +189,8 @@ def build_leaderboard_tab(page: gr.Blocks, ratings: Ratings | None = None, tab: 
     """`ratings`: what people's votes say. `tab`: where this stands; opening it shows what is new."""
 
     def show(data_set: str | None, intent: str | None, turn: int | None, request: gr.Request) -> list[Any]:
-        found, troubles = boards(may_see(visitor_of(request)))
+        visible = may_see(visitor_of(request))
+        found, troubles = boards(visible)
         board = next((board for board in found if board.key == data_set), found[0] if found else None)
         intent = intent if board and intent in board.intents() else None
         turn = turn if board and turn in board.turns() else None
@@ -194,6 +198,7 @@ def build_leaderboard_tab(page: gr.Blocks, ratings: Ratings | None = None, tab: 
         if ratings is not None:
             try:
                 votes = ratings({"data_set": board.key if board else None, "intent": intent, "turn": turn})
+                votes = [row for row in votes if visible(_report_of(row["model"]))]
             except DistillerError as error:
                 troubles = [*troubles, f"The votes cannot be shown: {error}"]
         rows = with_votes(board.rows(intent, turn) if board else [], votes)
@@ -256,6 +261,11 @@ def build_leaderboard_tab(page: gr.Blocks, ratings: Ratings | None = None, tab: 
         show_progress="hidden",
         api_visibility="private",
     )
+
+
+def _report_of(model: str) -> Path:
+    """Where the report of a run's model would lie, there or not."""
+    return runs_folder() / model.removeprefix("run:").partition("/")[0] / "report.json"
 
 
 def _data_sets(found: Sequence[Board]) -> list[tuple[str, str]]:
