@@ -93,8 +93,8 @@ def turn_counts(conversations: Sequence[Conversation]) -> dict[str, int]:
     return {conversation.id: len(conversation.turns()) for conversation in conversations}
 
 
-def by_turn(edits: Sequence[Edit], turns: Mapping[str, Mapping[str, int]]) -> dict[Split, dict[Place, Edit]]:
-    """For each split the edit that counts at each place, its split filled in.
+def latest(edits: Sequence[Edit], turns: Mapping[str, Mapping[str, int]]) -> dict[Split, dict[Place, Edit]]:
+    """For each split the last edit of each place, its split filled in.
 
     `turns`: for each split, and for `test` where there is one, its `turn_counts`. Raises DataError for an edit
     that fits no turn, or two.
@@ -117,10 +117,14 @@ def by_turn(edits: Sequence[Edit], turns: Mapping[str, Mapping[str, int]]) -> di
         if edit.turn >= turns[split][name]:
             last = turns[split][name] - 1
             raise DataError(f"{where}: there is no such turn; they are counted from 0, and the last one is {last}.")
-        found[split].pop((name, edit.turn), None)
-        if edit.action != "undo":
-            found[split][name, edit.turn] = edit.model_copy(update={"split": split})
+        found[split][name, edit.turn] = edit.model_copy(update={"split": split})
     return found
+
+
+def by_turn(edits: Sequence[Edit], turns: Mapping[str, Mapping[str, int]]) -> dict[Split, dict[Place, Edit]]:
+    """`latest`, without what was taken back: the edits that count."""
+    found = latest(edits, turns)
+    return {split: {place: edit for place, edit in found[split].items() if edit.action != "undo"} for split in found}
 
 
 def again(run: Run, edits: Sequence[Edit]) -> DistillationJob:
