@@ -8,8 +8,7 @@ export TOKENIZERS_PARALLELISM := false
 .PHONY: demo app test test-all check format clean
 
 demo: .make/app
-	$(BIN)/python -m distiller run configs/quickstart.yaml
-	$(BIN)/python -m evals run --run quickstart --quiet
+	$(BIN)/python -m evals distill configs/quickstart.yaml
 	$(BIN)/python -m evals leaderboard --run quickstart
 ifneq ($(SERVE),0)
 	$(BIN)/python app.py

@@ -7,7 +7,8 @@
     ├── RequestError              exit code 6   a request that failed for good
     │   └── TransientRequestError               ... that is worth trying again (429, 5xx, dropped)
     ├── TrainingError             exit code 7   empty masks, non-finite loss, mismatched vocabularies
-    └── RunError                  exit code 8   a run that is unknown, unfinished or in use
+    ├── RunError                  exit code 8   a run that is unknown, unfinished or in use
+    └── VoteError                 exit code 9   a vote that cannot be taken; a votes database that cannot be used
 
 A message names the value, the limit and what to do. Anything outside this tree is a bug, and only a
 bug shows a traceback. Exit code 2 is a wrong command line.
@@ -50,3 +51,7 @@ class TrainingError(DistillerError):
 
 class RunError(DistillerError):
     exit_code = 8
+
+
+class VoteError(DistillerError):
+    exit_code = 9

@@ -115,8 +115,12 @@ async def write_synthetic(
     store: CompletionStore,
     path: Path,
     tracker: Tracker | None = None,
+    on_written: Callable[[Answered], None] | None = None,
 ) -> list[Conversation]:
-    """Appends to `path` as conversations are finished; at the end the file is in the order of the data."""
+    """Appends to `path` as conversations are finished; at the end the file is in the order of the data.
+
+    `on_written` gets each one, also those that a stopped call has written before.
+    """
     drop_torn_line(path)
     written = {row["id"] for row in read_jsonl(path)}
     with path.open("a", encoding="utf-8") as file:
@@ -125,6 +129,8 @@ async def write_synthetic(
             if item.conversation.id not in written:
                 file.write(to_line(to_synthetic(item)))
                 file.flush()
+            if on_written:
+                on_written(item)
 
         # Conversations that are already in the file come from the store: no model is asked for them.
         answered = await converse(

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 from typing import Any
 
 from distiller.errors import JobError
 from distiller.runs import Run, list_runs
+from distiller.watch import Watch
+from distiller.work import worker_of
 
 _REST = ("stages_done", "seconds", "teacher", "student", "validation_loss")
 
 
 def state_of(run: Run) -> str:
-    """complete, running (a process holds its lock), or stopped (it can be resumed)."""
-    if run.manifest is not None:
+    """complete, queued, running, failed (the events say why) or stopped (it can be resumed)."""
+    if worker_of(run.folder) is None and run.manifest is not None:
         return "complete"
-    lock = run.path(".lock")
-    if lock.exists():
-        with lock.open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return "running"
-    return "stopped"
+    state = Watch(run.folder).refresh().state
+    return "stopped" if state == "complete" else state  # the manifest is written after all else
 
 
 def job_rows() -> list[dict[str, Any]]:

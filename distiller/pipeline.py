@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from distiller.chat.registry import local_source
 from distiller.curate import curate
 from distiller.edits import APPLIED, SPLITS, by_turn, read_edits, turn_counts
 from distiller.errors import ModelError, RunError
-from distiller.generate import count_turns, write_synthetic
+from distiller.generate import Answered, count_turns, write_synthetic
 from distiller.grounding import in_policy_words
 from distiller.job import CUT_FROM_TEACHER, DistillationJob, Hyperparameters
 from distiller.progress import Progress
@@ -46,19 +45,18 @@ def run_job(job: DistillationJob, *, skip_bad: bool = False, quiet: bool = False
         if run.manifest is not None:
             progress.say(f"Run {run.id} is complete already; nothing to do.")
             return run
-        progress.say(f"Run {run.id} → {run.folder}")
-        progress.event("start", pid=os.getpid())
-        for name, stage in STAGES.items():
-            if name not in run.state:
-                began = time.monotonic()
-                progress.event("stage", stage=name)
-                figures = stage(run, job, progress, skip_bad)
-                run.finish_stage(name, seconds=round(time.monotonic() - began, 1), **figures)
-                progress.event("stage_done", stage=name, **figures)
-            if name == until:
-                return run
-        _write_manifest(run, job)
-        progress.event("done")
+        with progress.work():
+            progress.say(f"Run {run.id} → {run.folder}")
+            for name, stage in STAGES.items():
+                if name not in run.state:
+                    began = time.monotonic()
+                    progress.event("stage", stage=name)
+                    figures = stage(run, job, progress, skip_bad)
+                    run.finish_stage(name, seconds=round(time.monotonic() - began, 1), **figures)
+                    progress.event("stage_done", stage=name, **figures)
+                if name == until:
+                    return run
+            _write_manifest(run, job)
         progress.say(f"Run {run.id}: the student is in {run.path('student')}")
     return run
 
@@ -133,7 +131,9 @@ async def _generate_async(run: Run, job: DistillationJob, progress: Progress) ->
             data = load_split(run, split)
             with progress.track(f"Teacher answers {split}", count_turns(data), "replies") as tracker:
                 path = run.path(f"synthetic.{split}.jsonl")
-                synthetic = await write_synthetic(teacher, data, prompting, sampling, store, path, tracker)
+                count = _Spend(progress, split)
+                synthetic = await write_synthetic(teacher, data, prompting, sampling, store, path, tracker, count)
+                count.say()
             figures[split] = _spend(synthetic, job)
             if split == "validation":
                 figures["teacher_validation"] = _score_teacher(run, job, data, synthetic, progress)
@@ -141,6 +141,26 @@ async def _generate_async(run: Run, job: DistillationJob, progress: Progress) ->
         store.close()
         await teacher.aclose()
     return figures
+
+
+class _Spend:
+    """Counts the teacher's tokens as its replies come, and says so now and then."""
+
+    def __init__(self, progress: Progress, split: str) -> None:
+        self.progress, self.split, self.said_at = progress, split, 0.0
+        self.tokens = {"replies": 0, "prompt_tokens": 0, "completion_tokens": 0}
+
+    def __call__(self, item: Answered) -> None:
+        for completion in item.completions:
+            self.tokens["replies"] += 1
+            self.tokens["prompt_tokens"] += completion.prompt_tokens or 0
+            self.tokens["completion_tokens"] += completion.completion_tokens or 0
+        if time.monotonic() - self.said_at > 2:
+            self.say()
+
+    def say(self) -> None:
+        self.said_at = time.monotonic()
+        self.progress.event("spend", split=self.split, tokens=self.tokens)
 
 
 def _score_teacher(

@@ -19,6 +19,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextCol
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
+from distiller.errors import DistillerError
+
 console = Console(stderr=True)
 # The libraries' own bars say nothing to the person who waits, and break ours.
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -44,6 +46,7 @@ class Progress:
     def event(self, kind: str, **fields: Any) -> None:
         if self.events is None:
             return
+        self.events.parent.mkdir(parents=True, exist_ok=True)
         line = json.dumps({"time": round(time.time(), 3), "event": kind, **fields}, ensure_ascii=False)
         with self.events.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
@@ -53,6 +56,21 @@ class Progress:
         if not self.quiet:
             console.print(text, highlight=False)
         self.event("note", text=Text.from_markup(text).plain, **fields)
+
+    @contextmanager
+    def work(self) -> Iterator[None]:
+        """Says when a piece of work starts, and how it ends: done, stopped, or failed and why."""
+        self.event("start", pid=os.getpid())
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.event("stopped")
+            raise
+        except Exception as error:
+            reason = str(error) if isinstance(error, DistillerError) else f"{type(error).__name__}: {error}"
+            self.event("failed", reason=reason)
+            raise
+        self.event("done")
 
     @contextmanager
     def track(self, label: str, total: int, unit: str) -> Iterator[Tracker]:
@@ -67,6 +85,7 @@ class Progress:
         ) as bar:
             task = bar.add_task(label.ljust(34), total=total, unit=unit)
             tracker = Tracker(self, bar, task, label, total, unit)
+            tracker.report()
             yield tracker
             tracker.report(final=True)
 

@@ -11,13 +11,12 @@ last: a run without one is unfinished and can be resumed.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from distiller.chat.bundled import without_adapters
 from distiller.errors import ModelError, RunError
 from distiller.job import CUT_FROM_TEACHER, DistillationJob, dump_job, load_job
 from distiller.schema import write_text
+from distiller.work import locked
 
 CONTESTANTS = ("teacher", "student", "baseline", "reference_trained", "untouched")
 
@@ -40,7 +40,8 @@ class Run:
 
     @property
     def job(self) -> DistillationJob:
-        return load_job(self.folder / "job.yaml", check_files=False)
+        path = self.folder / "job.yaml"
+        return _job_in(path, path.stat().st_mtime_ns if path.exists() else 0)
 
     def path(self, *parts: str) -> Path:
         return self.folder.joinpath(*parts)
@@ -88,18 +89,15 @@ class Run:
         job = self.job
         return job.teacher_model if job.student_model == CUT_FROM_TEACHER else job.student_model
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """One process a run. Raises RunError where another one works on it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with self.path(".lock").open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RunError(
-                    f"Run {self.id} is being worked on by another process. Wait for it, or stop it."
-                ) from None
-            yield
+        return locked(self.folder)
+
+
+@lru_cache(maxsize=1024)
+def _job_in(path: Path, written_ns: int) -> DistillationJob:
+    """Pages list all runs again and again."""
+    return load_job(path, check_files=False)
 
 
 def open_run_of(job: DistillationJob) -> Run:

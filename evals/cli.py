@@ -1,4 +1,4 @@
-"""`python -m evals`: run · report · compare · leaderboard."""
+"""`python -m evals`: run · distill · report · compare · leaderboard."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from distiller.cli import JsonOption, MapOption, QuietOption, SkipBadOption, run_cli
+from distiller.cli import JobArgument, JsonOption, MapOption, QuietOption, SetOption, SkipBadOption, run_cli
 from distiller.errors import DataError, DistillerError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+QueueOption = Annotated[bool, typer.Option("--queue", help="Wait until other queued work has ended.")]
 RunOption = Annotated[str | None, typer.Option("--run", help="A run: its id, the start of it, or latest.")]
 
 
@@ -40,15 +41,19 @@ def run(
     free: Annotated[bool | None, typer.Option("--free", help="Also replay with the model's own replies.")] = None,
     skip_bad: SkipBadOption = False,
     quiet: QuietOption = False,
+    queue: QueueOption = False,
 ) -> None:
     """Score a run (--run ID), or any models on any conversations (--models A,B --data F --out DIR)."""
+    from evals.background import turn
     from evals.evaluate import evaluate_models, evaluate_run
     from evals.report import to_markdown
 
     if models is None:
         from distiller.runs import find_run
 
-        path = evaluate_run(find_run(run_name or "latest"), free_running=free, quiet=quiet)
+        found = find_run(run_name or "latest")
+        with turn(found.folder, queue):
+            path = evaluate_run(found, free_running=free, quiet=quiet)
     else:
         from distiller.chat import OpenOptions
         from distiller.forms import parse_column_map
@@ -67,21 +72,38 @@ def run(
         for line in bad or []:
             typer.echo(f"left out: {line}", err=True)
         given = {"max_tokens": max_tokens, "timed_turns": timed_turns, "free_running": free}
-        path = evaluate_models(
-            [by_name(name.strip(), told) for name in models.split(",") if name.strip()],
-            stratified(conversations, limit, 0),
-            out,
-            (told.evaluation if told else Evaluation()).model_copy(
-                update={k: v for k, v in given.items() if v is not None}
-            ),
-            OpenOptions(),
-            system_prompt=system_prompt,
-            training=read_conversations(training) if training else (),
-            quiet=quiet,
-        )
+        settings = told.evaluation if told else Evaluation()
+        with turn(out, queue):
+            path = evaluate_models(
+                [by_name(name.strip(), told) for name in models.split(",") if name.strip()],
+                stratified(conversations, limit, 0),
+                out,
+                settings.model_copy(update={k: v for k, v in given.items() if v is not None}),
+                OpenOptions(),
+                system_prompt=system_prompt,
+                training=read_conversations(training) if training else (),
+                quiet=quiet,
+            )
     if not quiet:
         typer.echo(_head(to_markdown(json.loads(path.read_text("utf-8")))))
     typer.echo(f"Report: {path.with_suffix('.html')} (also .md and .json)")
+
+
+@app.command()
+def distill(
+    job: JobArgument,
+    set_: SetOption = None,
+    skip_bad: SkipBadOption = False,
+    quiet: QuietOption = False,
+    queue: QueueOption = False,
+) -> None:
+    """Run a job to its student, then score it: `distiller run` and `evals run` in one."""
+    from distiller.job import load_job
+    from evals.background import distill as run_and_score
+
+    path = run_and_score(load_job(job, set_ or []), skip_bad=skip_bad, quiet=quiet, queue=queue)
+    if path is not None:
+        typer.echo(f"Report: {path.with_suffix('.html')} (also .md and .json)")
 
 
 @app.command()

@@ -16,6 +16,7 @@ from distiller.progress import Progress
 from distiller.runs import Run, file_hash, now, versions
 from distiller.schema import Conversation, write_jsonl, write_text
 from distiller.tasks import TASKS
+from distiller.work import locked
 from evals.compare import comparisons, verdicts
 from evals.contestants import ROLE_WORDS, Contestant, of_run
 from evals.measure import AT_ONCE, measure
@@ -64,9 +65,8 @@ def evaluate_run(run: Run, *, free_running: bool | None = None, quiet: bool = Fa
         if old["settings"] == settings.model_dump(mode="json"):
             Progress(quiet=quiet).say(f"Run {run.id} is evaluated already: {run.path('report.md')}")
             return done
-    return evaluate(
-        of_run(run), data, run.path("data", "test.jsonl"), setup, Progress(run.path("events.jsonl"), quiet=quiet)
-    )
+    progress = Progress(run.path("events.jsonl"), quiet=quiet)
+    return _reported(of_run(run), data, run.path("data", "test.jsonl"), setup, progress)
 
 
 def evaluate_models(
@@ -84,7 +84,15 @@ def evaluate_models(
     data_file = out / "data.jsonl"
     write_jsonl(data_file, data)
     setup = Setup(out, settings, options, system_prompt=system_prompt, training=training, title="Comparison")
-    return evaluate(contestants, data, data_file, setup, Progress(out / "events.jsonl", quiet=quiet))
+    return _reported(contestants, data, data_file, setup, Progress(out / "events.jsonl", quiet=quiet))
+
+
+def _reported(
+    contestants: Sequence[Contestant], data: Sequence[Conversation], data_file: Path, setup: Setup, progress: Progress
+) -> Path:
+    with locked(setup.folder), progress.work():
+        progress.event("stage", stage="evaluate")
+        return evaluate(contestants, data, data_file, setup, progress)
 
 
 def evaluate(

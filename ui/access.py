@@ -8,17 +8,21 @@ Hugging Face: the Space's author and those in DISTILLER_OWNERS, with commas.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import secrets
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import gradio as gr
 
 from distiller.errors import DistillerError
-from distiller.runs import runs_folder
+from distiller.runs import Run, list_runs, runs_folder
 from distiller.schema import write_text
+
+_STARTED_BY = ".visitor"
 
 
 class AccessError(DistillerError):
@@ -77,6 +81,25 @@ class RateLimit:
         times.append(now)
 
 
+def claim(run: Run, visitor: Visitor, *, private: bool) -> None:
+    """Notes who started a run; one with data of the visitor's own is `private`: no other visitor sees it."""
+    write_text(run.path(_STARTED_BY), json.dumps({"visitor": visitor.id, "private": private}))
+
+
+def started_by(run: Run) -> tuple[str | None, bool]:
+    """Whose run it is, if a visitor's, and whether it is private."""
+    path = run.path(_STARTED_BY)
+    if not path.exists():
+        return None, False
+    noted = json.loads(path.read_text("utf-8"))
+    return noted["visitor"], noted["private"]
+
+
+def visible_runs(visitor: Visitor) -> list[Run]:
+    """The runs that `visitor` may see, newest first."""
+    return [run for run in list_runs() if visitor.owner or started_by(run)[0] == visitor.id or not started_by(run)[1]]
+
+
 def _login(request: gr.Request) -> str | None:
     """The Hugging Face name of who is logged in, from the signed session cookie that gr.LoginButton sets."""
     asked = getattr(request, "request", None)
@@ -102,5 +125,9 @@ def _salt() -> str:
         return given
     path = runs_folder() / ".salt"
     if not path.exists():
-        write_text(path, secrets.token_hex(16))
+        drawn = path.with_name(f".salt.{secrets.token_hex(4)}")
+        write_text(drawn, secrets.token_hex(16))
+        with suppress(FileExistsError):  # of two at once the first one's stays
+            os.link(drawn, path)
+        drawn.unlink()
     return path.read_text("utf-8")

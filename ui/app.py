@@ -7,9 +7,15 @@ from typing import Any
 
 import gradio as gr
 
+from evals.votes import VoteStore
+from ui.api import build_api
+from ui.arena_tab import CSS as ARENA_CSS
 from ui.arena_tab import build_arena_tab
+from ui.distill_tab import CSS as DISTILL_CSS
+from ui.distill_tab import build_distill_tab
 from ui.leaderboard_tab import build_leaderboard_tab
 from ui.models import ModelCache
+from ui.uploads import MAX_MB
 
 TITLE = "Support Distiller"
 INTRO = (
@@ -30,25 +36,6 @@ html:has(body.dark) { color-scheme: dark; }
 .small, .small p { font-size: var(--text-sm); color: var(--body-text-color-subdued); }
 .small code { white-space: normal; overflow-wrap: anywhere; }
 
-#sides { gap: 20px; }
-#sides > div { gap: 10px; }
-.chat { height: clamp(260px, calc(100vh - 490px), 620px) !important; }
-.chat .placeholder * { color: var(--body-text-color-subdued); }
-/* Gradio's own bin empties the pane but not the conversation behind it; the Clear button does both. */
-.chat button[aria-label="Clear"], .chat button[title="Clear"] { display: none; }
-.figures { display: flex; flex-wrap: wrap; gap: 2px 16px; min-height: 1.5em; font-size: var(--text-sm);
-  color: var(--body-text-color-subdued); font-variant-numeric: tabular-nums; }
-.figures b { color: var(--body-text-color); font-weight: 600; }
-.figures abbr { text-decoration: none; cursor: help; }
-
-#composer { gap: 10px; }
-#examples { gap: 6px; }
-#examples button { flex: 0 0 auto; font-weight: 400; }
-#ask { align-items: flex-end; gap: 10px; }
-#ask #query { flex: 1 1 320px; }
-#ask #actions { flex: 0 0 250px; gap: 8px; flex-wrap: nowrap; }
-#actions button { flex: 1 1 0; height: 42px; }
-#notice:not(:has(.notice)) { display: none; }
 .notice { color: var(--error-text-color); font-size: var(--text-sm); }
 #leaderboard [role="grid"] * { font-family: var(--font) !important; font-variant-numeric: tabular-nums; }
 /* Gradio 6.31 takes pinned_columns and pins nothing. */
@@ -56,15 +43,6 @@ html:has(body.dark) { color-scheme: dark; }
   border-right: 1px solid var(--border-color-primary); }
 #refresh { width: auto !important; align-self: flex-start; }
 
-@media (max-width: 640px) {
-  .chat { height: 200px !important; }
-  #sides:has(.message) ~ #composer #examples { display: none; } /* its place is the replies' by then */
-  #composer { position: sticky; bottom: 0; z-index: 20; padding: 10px 0; background: var(--body-background-fill);
-    border-top: 1px solid var(--border-color-primary); }
-  #examples { flex-wrap: nowrap; overflow-x: auto; scrollbar-width: none; }
-  #ask #query { flex: 1 1 100%; }
-  #ask #actions { flex: 1 1 100%; }
-}
 """
 
 
@@ -93,6 +71,9 @@ def theme() -> gr.themes.Base:
         border_color_accent_subdued="*primary_200",
         border_color_accent_subdued_dark="*primary_900",
         chatbot_text_size="*text_md",
+        input_border_width="1px",
+        input_border_color="*neutral_200",
+        input_border_color_dark="*neutral_700",
         input_background_fill="white",
         input_background_fill_dark="*neutral_900",
         button_primary_background_fill="*primary_700",
@@ -115,11 +96,14 @@ def theme() -> gr.themes.Base:
 
 def build_app() -> gr.Blocks:
     """Everything that lasts longer than a visit is made here, once, and handed to the tabs."""
-    models = ModelCache()
+    models, store = ModelCache(), VoteStore()
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
+        build_api(models, store)  # first: a name that an event of the page has would get a number
         gr.Markdown(INTRO, elem_id="intro")
-        with gr.Tab("Side by side"):
-            build_arena_tab(page, models)
+        with gr.Tab("Arena"):
+            build_arena_tab(page, models, store)
+        with gr.Tab("Distill"):
+            build_distill_tab(page)
         with gr.Tab("Leaderboard"):
             build_leaderboard_tab(page)
     return page
@@ -132,8 +116,9 @@ def launch_options() -> dict[str, Any]:
     return {
         "server_name": "0.0.0.0" if on_space else None,
         "theme": theme(),
-        "css": CSS,
+        "css": CSS + ARENA_CSS + DISTILL_CSS,
         "ssr_mode": False,  # it would need Node beside Python, for a page that is quick without
-        "footer_links": ["gradio", "settings"],
-        "max_file_size": "1kb",  # nothing is uploaded here, yet Gradio's upload address is open
+        "mcp_server": True,
+        "footer_links": ["api", "gradio", "settings"],
+        "max_file_size": f"{MAX_MB}mb",
     }

@@ -1,156 +1,87 @@
-"""Side by side: one customer, two contestants that answer at the same time.
-
-The talking (`answer_both`) knows nothing of Gradio. Two producers each write into an `Exchange` of
-their own as the text comes; the page reads both a few times a second, so neither waits for the other
-and the history is not sent anew with every token. Stop and Clear leave a mark in the transcript, and
-the same loop obeys it: what a visitor sees has one writer.
-"""
+"""Arena: a customer's question goes to two contestants, side by side, blind until the visitor has voted."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 from html import escape
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import gradio as gr
 
-from distiller.chat import ChatRequest, Sampling
+from distiller.chat import Sampling
 from distiller.errors import DistillerError
-from distiller.schema import Completion, Message
-from ui.models import ModelCache, contestant_names, default_pair
+from evals.battles import Choice
+from evals.votes import VoteStore
+from ui import battle as battles
+from ui.access import RateLimit, visitor_of
+from ui.battle import Battle, Customer, customers, shared, similarities
+from ui.exchange import SAMPLING, Exchange, answer_both, problem_with
+from ui.models import ModelCache, blind_pool, default_pair, label_of, offered
 
-SAMPLING = Sampling(temperature=0.0, max_tokens=128)
-MAX_CHARACTERS = 2_000
-UPDATE_S = 0.15  # each update re-sends the conversation
-
-EXAMPLES = (
-    ("Track my order", "I ordered two days ago and heard nothing since. How can I see where my parcel is?"),
-    ("Return earbuds", "I opened my Aria Buds and they do not fit my ears. Can I send them back?"),
-    ("Payment failed", "My card was declined three times at checkout. What can I do now?"),
-    ("Frozen watch", "My Orbit Watch is frozen and does not react to touch. How do I restart it?"),
-    ("Talk to a person", "This chat does not help me. I want to talk to a person. When can I call you?"),
+#: Another reply to the same question is drawn, not searched: the likeliest one is what was there before.
+AGAIN = SAMPLING.model_copy(update={"temperature": 0.7, "top_p": 0.9})
+CHOICES: tuple[tuple[Choice, str], ...] = (
+    ("a", "A is better"),
+    ("tie", "A tie"),
+    ("both_bad", "Both are bad"),
+    ("b", "B is better"),
 )
+_CHOSEN = {
+    "a": "You found A better.",
+    "b": "You found B better.",
+    "tie": "You found them equal.",
+    "both_bad": "You found both bad.",
+}
+_EXAMPLES = 5
+_AFTER_VOTE = {
+    "named": "Names were known, so the vote is kept apart from the rating.",
+    "leak": "A reply names its model, so the vote is kept apart from the rating.",
+}
+BLIND, NAMED = "Blind battle", "Named models"
 
+CSS = """
+#sides { gap: 20px; }
+#sides > div { gap: 8px; }
+.side-name { font-weight: 600; min-height: 1.5em; }
+.chat { height: clamp(240px, calc(100vh - 620px), 560px) !important; }
+.chat .placeholder * { color: var(--body-text-color-subdued); }
+/* Gradio's own bin empties the pane but not the conversation behind it; the New battle button does both. */
+.chat button[aria-label="Clear"], .chat button[title="Clear"] { display: none; }
+.figures { display: flex; flex-wrap: wrap; gap: 2px 16px; min-height: 1.5em; font-size: var(--text-sm);
+  color: var(--body-text-color-subdued); font-variant-numeric: tabular-nums; }
+.figures b { color: var(--body-text-color); font-weight: 600; }
+.figures abbr { text-decoration: none; cursor: help; }
+#votes { gap: 8px; }
+#votes button { flex: 1 1 120px; }
+#verdict { min-height: 1.5em; }
+#setup { align-items: flex-end; gap: 12px; }
+#composer { gap: 10px; }
+#examples { gap: 6px; }
+#examples button { flex: 0 0 auto; font-weight: 400; max-width: 100%; }
+#ask { align-items: flex-end; gap: 10px; }
+#ask #query { flex: 1 1 320px; }
+#ask #actions { flex: 0 0 200px; gap: 8px; flex-wrap: nowrap; }
+#ask #actions button { flex: 1 1 0; height: 42px; }
+#after { gap: 8px; }
+#after button { flex: 0 0 auto; }
+#notice:not(:has(.notice)) { display: none; }
+@media (max-width: 640px) {
+  .chat { height: 200px !important; }
+  #sides:has(.message) ~ #composer #examples { display: none; } /* its place is the replies' by then */
+  #composer { position: sticky; bottom: 0; z-index: 20; padding: 10px 0; background: var(--body-background-fill);
+    border-top: 1px solid var(--border-color-primary); }
+  #examples { flex-wrap: nowrap; overflow-x: auto; scrollbar-width: none; }
+  #votes button { flex: 1 1 44%; }
+  #ask #query { flex: 1 1 100%; }
+  #ask #actions { flex: 1 1 100%; }
+}
+"""
 
-@dataclass
-class Exchange:
-    """One question to one contestant, and what became of it."""
-
-    query: str
-    state: Literal["waiting", "opening", "answering", "answered", "stopped", "failed"] = "waiting"
-    reply: str = ""
-    error: str = ""
-    completion: Completion | None = None
-    #: Seconds before the model was asked: a teacher looks policies up first, and its customer waits for that.
-    before_s: float = 0.0
-
-    @property
-    def running(self) -> bool:
-        return self.state in {"waiting", "opening", "answering"}
-
-
-@dataclass
-class Transcript:
-    """A conversation with two contestants, each with its own side of it. Changed in place, never replaced."""
-
-    left: list[Exchange] = field(default_factory=list)
-    right: list[Exchange] = field(default_factory=list)
-    #: How the visitor wants the replies under way to end.
-    ended: Literal["", "stopped", "cleared"] = ""
-
-    @property
-    def last(self) -> list[Exchange]:
-        return [side[-1] for side in (self.left, self.right) if side]
-
-    def clear(self) -> None:
-        self.left.clear()
-        self.right.clear()
-
-
-def history_of(exchanges: Sequence[Exchange]) -> list[Message]:
-    """What a contestant remembers. A question that got no reply was never asked: it can be sent again."""
-    messages: list[Message] = []
-    for exchange in exchanges:
-        if exchange.reply and exchange.state in {"answered", "stopped"}:
-            messages.append(Message(role="user", content=exchange.query))
-            messages.append(Message(role="assistant", content=exchange.reply))
-    return messages
-
-
-async def answer_both(
-    models: ModelCache, names: tuple[str, str], transcript: Transcript, query: str
-) -> AsyncIterator[None]:
-    """Asks both contestants; yields whenever the transcript has something new. Closing it stops both."""
-    pasts = (history_of(transcript.left), history_of(transcript.right))
-    exchanges = (Exchange(query), Exchange(query))
-    transcript.left.append(exchanges[0])
-    transcript.right.append(exchanges[1])
-    transcript.ended = ""
-
-    async def talk() -> None:
-        async with models.seats, asyncio.TaskGroup() as producers:
-            for name, past, exchange in zip(names, pasts, exchanges, strict=True):
-                producers.create_task(_answer(models, name, past, exchange))
-
-    talking = asyncio.create_task(talk())
-    shown: object = None
-    try:
-        while not talking.done() and not transcript.ended:
-            now = [(exchange.state, len(exchange.reply)) for exchange in exchanges]
-            if now != shown:
-                yield
-                shown = now
-            await asyncio.wait({talking}, timeout=UPDATE_S)
-    finally:
-        # Not waited for: a model ends its step first, or another visitor's reply that it stands behind.
-        talking.cancel()
-        for exchange in exchanges:
-            if exchange.running:
-                exchange.state = "stopped"
-    if transcript.ended == "cleared":
-        transcript.clear()
-    yield
-
-
-async def _answer(models: ModelCache, name: str, past: Sequence[Message], exchange: Exchange) -> None:
-    exchange.state = "opening"
-    try:
-        async with models.lease(name) as opened:
-            exchange.state = "answering"
-            asked = time.perf_counter()
-            messages = await opened.messages(past, exchange.query)
-            exchange.before_s = time.perf_counter() - asked
-            request = ChatRequest(messages=messages, sampling=SAMPLING)
-            stream = cast(AsyncGenerator[str | Completion, None], opened.model.stream(request))
-            async with aclosing(stream) as pieces:
-                async for piece in pieces:
-                    if isinstance(piece, Completion):
-                        exchange.completion, exchange.reply = piece, piece.text
-                    else:
-                        exchange.reply += piece
-        exchange.state = "answered"
-    except DistillerError as error:
-        exchange.state, exchange.error = "failed", str(error)
-    except Exception as error:  # a bug on one side leaves the other its reply; the log has the traceback
-        logging.getLogger(__name__).exception("%s could not answer", name)
-        exchange.state = "failed"
-        exchange.error = f"Something broke on our side ({type(error).__name__}). The log of the app says more."
-
-
-def problem_with(query: str) -> str:
-    """Why a text cannot be sent, in words; empty where it can."""
-    if not query.strip():
-        return "Type a question first, or take one of the examples."
-    if len(query) > MAX_CHARACTERS:
-        return f"Your text has {len(query):,} characters; at most {MAX_CHARACTERS:,} can be sent. Shorten it."
-    return ""
+# What is shown.
 
 
 def to_chat(exchanges: Sequence[Exchange]) -> list[dict[str, Any]]:
@@ -167,113 +98,251 @@ def to_chat(exchanges: Sequence[Exchange]) -> list[dict[str, Any]]:
     return messages
 
 
-def to_figures(exchanges: Sequence[Exchange]) -> str:
-    """The line under a chat, about its last reply."""
+_STATES = {
+    "waiting": "Waiting for the replies to other visitors…",
+    "opening": "Loading the model and what it may consult; the first time takes up to a minute…",
+    "answering": "Answering…",
+    "stopped": "Stopped.",
+    "failed": "No reply. Your text is kept.",
+}
+
+
+def to_figures(exchanges: Sequence[Exchange], named: bool, similarity: float | None = None) -> str:
+    """The line under a side, about its last reply; times would give a blind side away."""
     if not exchanges:
-        return _line("Its times appear here after the reply.")
+        return _line("")
     last = exchanges[-1]
-    words = {
-        "waiting": "Waiting for the replies to other visitors…",
-        "opening": "Loading the model…",
-        "answering": "Answering…",
-        "stopped": "Stopped.",
-        "failed": "No reply. Your text is kept.",
-    }
-    if last.state != "answered" or last.completion is None:
-        return _line(words.get(last.state, ""))
-    completion = last.completion
+    if last.state != "answered":
+        return _line(_STATES.get(last.state, ""))
+    if not named:
+        return _line("Answered. Its figures come with its name, after your vote.")
     parts: list[str] = []
-    if completion.latency_s:
-        latency = completion.latency_s + last.before_s
-        parts.append(_figure("Latency", f"{latency:.2f} s", "from sending to the end of the reply"))
-        if completion.ttft_s is not None:
-            ttft = completion.ttft_s + last.before_s
-            parts.append(_figure("TTFT", f"{ttft:.2f} s", "time to first token: from sending to the first text"))
-        if completion.completion_tokens:
-            speed = completion.completion_tokens / latency
-            parts.append(_figure("Speed", f"{speed:.1f} tokens/s", "tokens of the reply over its latency"))
-    if completion.finish_reason == "length":
-        parts.append(f"cut at {SAMPLING.max_tokens} tokens")
-    return _line("".join(f"<span>{part}</span>" for part in parts))
+    if last.latency_s is not None:
+        parts.append(_figure("Latency", f"{last.latency_s:.2f} s", "from sending to the end of the reply"))
+    if last.ttft_s is not None:
+        parts.append(_figure("TTFT", f"{last.ttft_s:.2f} s", "time to first token: from sending to the first text"))
+    if last.tokens_per_s is not None and last.completion is not None:
+        parts.append(_figure("Speed", f"{last.tokens_per_s:.0f} tokens/s", "tokens of the reply over its latency"))
+        parts.append(f"<span>{last.completion.completion_tokens} tokens</span>")
+    if last.completion is not None and last.completion.finish_reason == "length":
+        parts.append("<span>cut at its longest</span>")
+    if similarity is not None:
+        words = "cosine of sentence embeddings with a good agent's reply to the same message"
+        parts.append(_figure("Similarity to the reference", f"{similarity:.2f}", words))
+    return _line("Answered." if not parts else "", *parts)
 
 
 def _figure(name: str, value: str, meaning: str) -> str:
-    return f'<abbr title="{escape(meaning)}">{name}</abbr> <b>{value}</b>'
+    return f'<span><abbr title="{escape(meaning)}">{name}</abbr> <b>{value}</b></span>'
 
 
-def _line(inner: str) -> str:
-    return f'<div class="figures" role="status">{inner}</div>'
+def _line(words: str, *parts: str) -> str:
+    return f'<div class="figures" role="status">{escape(words)}{"".join(parts)}</div>'
 
 
 def _notice(words: str) -> str:
-    return f'<div class="notice" role="alert">{escape(words)}</div>' if words else ""
+    return f'<p class="notice" role="alert">{escape(words)}</p>' if words else ""
 
 
-def _panes(transcript: Transcript) -> tuple[Any, ...]:
+def _panes(battle: Battle, similar: Sequence[tuple[float, float] | None] = ()) -> tuple[Any, ...]:
+    """→ both chats, both lines of figures."""
+    transcript = battle.transcript
+    last = similar[-1] if similar else None
     return (
         to_chat(transcript.left),
         to_chat(transcript.right),
-        to_figures(transcript.left),
-        to_figures(transcript.right),
+        to_figures(transcript.left, battle.named, last[0] if last else None),
+        to_figures(transcript.right, battle.named, last[1] if last else None),
     )
 
 
-async def send(
-    models: ModelCache, query: str, left: str, right: str, transcript: Transcript
-) -> AsyncIterator[tuple[Any, ...]]:
-    """→ four panes, the text box, the notice."""
-    if problem := problem_with(query):
-        yield *_panes(transcript), gr.skip(), _notice(problem)
-        return
-    talking = cast(AsyncGenerator[None, None], answer_both(models, (left, right), transcript, query.strip()))
-    box: Any = ""  # emptied once; what is typed while the replies come stays
-    async with aclosing(talking):
-        async for _ in talking:
-            yield *_panes(transcript), box, ""
-            box = gr.skip()
+#: How many values `_frame` gives.
+_FRAMED = 2 + len(CHOICES) + 3
 
 
-def give_back(text: str, transcript: Transcript) -> Any:
-    """Puts a question that failed back into the box, unless the visitor has typed something there since."""
-    failed = next((exchange.query for exchange in transcript.last if exchange.state == "failed"), "")
+def _frame(battle: Battle) -> tuple[Any, ...]:
+    """What changes only when a turn begins or ends → names, vote buttons, the verdict, Again, the link's button."""
+    votable = battle.open_to_vote
+    answered = not any(exchange.running for exchange in battle.transcript.last) and bool(battle.transcript.last)
+    return (
+        *(f'<div class="side-name">{escape(name)}</div>' for name in battle.names()),
+        *(gr.Button(interactive=votable) for _ in CHOICES),
+        _verdict(battle),
+        gr.Button(interactive=answered and not battle.closed),
+        gr.Button(interactive=bool(battle.id)),
+    )
+
+
+def _verdict(battle: Battle) -> str:
+    if battle.closed:
+        return f'<p class="small">{escape(battle.closed)} {_CHOSEN.get(battle.choice or "", "").replace("You", "The visitor")}</p>'
+    if battle.choice:
+        more = _AFTER_VOTE.get(battle.why_not or "", "Thank you: the vote counts.")
+        return f"<p><b>{_CHOSEN[battle.choice]}</b> {more} You may go on talking, or start a new battle.</p>"
+    if battle.open_to_vote:
+        line = " Or send the customer's next message first." if battle.next_line else ""
+        return f'<p class="small">Which one would you rather have as your agent? One vote a battle.{line}</p>'
+    return '<p class="small">You can vote as soon as both have answered.</p>'
+
+
+# What happens.
+
+
+@dataclass
+class Arena:
+    """What all visitors share: the opened models, the votes, and how often each may ask."""
+
+    models: ModelCache
+    store: VoteStore
+    limit: RateLimit = field(default_factory=lambda: RateLimit("questions", times=20))
+
+    async def send(self, query: str, battle: Battle, request: gr.Request) -> AsyncIterator[tuple[Any, ...]]:
+        """→ four panes, the text box, the notice, the frame."""
+        async for shown in self._talk(query, battle, request, SAMPLING):
+            yield shown
+
+    async def again(self, battle: Battle, request: gr.Request) -> AsyncIterator[tuple[Any, ...]]:
+        """The last question once more, drawn anew → as `send`."""
+        last = battle.transcript.last
+        if len(last) < 2 or any(exchange.running for exchange in last):
+            return
+        battles.take_back(battle)
+        sampling = AGAIN.model_copy(update={"seed": battle.redrawn})
+        async for shown in self._talk(last[0].query, battle, request, sampling):
+            yield *shown[:4], gr.skip(), *shown[5:]  # what is being typed stays
+
+    async def _talk(
+        self, query: str, battle: Battle, request: gr.Request, sampling: Sampling
+    ) -> AsyncIterator[tuple[Any, ...]]:
+        visitor = visitor_of(request)
+        still = [gr.skip()] * _FRAMED
+        try:
+            if battle.closed:
+                raise DistillerError("This battle is somebody else's, to be read. Press New battle for your own.")
+            if problem := problem_with(query):
+                raise DistillerError(problem)
+            self.limit.check(visitor)
+            pool = await asyncio.to_thread(blind_pool, visitor)
+            await asyncio.to_thread(battles.begin, battle, pool, self.store, visitor.id)
+        except DistillerError as error:
+            yield *_panes(battle), gr.skip(), _notice(str(error)), *still
+            return
+        assert battle.pair is not None
+        answering = answer_both(self.models, battle.pair, battle.transcript, query.strip(), sampling)
+        box: Any = ""  # emptied once; what is typed while the replies come stays
+        async with aclosing(cast(AsyncGenerator[None, None], answering)) as talking:
+            async for _ in talking:
+                yield *_panes(battle), box, "", *(_frame(battle) if box == "" else still)
+                box = gr.skip()
+        words = ""
+        try:
+            await asyncio.to_thread(battles.record, battle, self.store)
+        except DistillerError as error:
+            words = str(error)
+        yield *_panes(battle), box, _notice(words), *_frame(battle)
+
+    async def vote(self, choice: Choice, battle: Battle, request: gr.Request) -> AsyncIterator[tuple[Any, ...]]:
+        """→ four panes, the notice, the frame; the similarity comes a moment later, with the encoder."""
+        try:
+            await asyncio.to_thread(battles.cast, battle, choice, self.store, visitor_of(request).id)
+        except DistillerError as error:
+            yield *_panes(battle), _notice(str(error)), *_frame(battle)
+            return
+        yield *_panes(battle), "", *_frame(battle)
+        similar = await asyncio.to_thread(similarities, battle)
+        yield *_panes(battle, similar), "", *[gr.skip()] * _FRAMED
+
+    def first_shown(self, request: gr.Request) -> tuple[Any, ...]:
+        """The names there are now, and the battle of the link → dropdowns, battle, four panes, the notice, the frame."""
+        names = list(offered(visitor_of(request)))
+        choices = [(label_of(name), name) for name in names]
+        battle, words = Battle(), ""
+        if linked := request.query_params.get("battle"):
+            try:
+                battle = shared(str(linked), self.store)
+            except DistillerError as error:
+                words = str(error)
+        dropdowns = (gr.Dropdown(choices=choices, value=name) for name in default_pair(names))
+        return *dropdowns, battle, *_panes(battle), _notice(words), *_frame(battle)
+
+
+def give_back(text: str, battle: Battle) -> Any:
+    """Puts a question that failed back into the box, else the replayed customer's next line."""
+    last = battle.transcript.last
+    failed = next((exchange.query for exchange in last if exchange.state == "failed"), "")
+    offer = failed or battle.next_line
     # The box is written only where there is something to give: it may be typed into at this very moment.
-    return failed if failed and not text.strip() else gr.skip()
+    return offer if offer and not text.strip() else gr.skip()
 
 
-def stop(transcript: Transcript) -> None:
-    transcript.ended = "stopped"
+def stop(battle: Battle) -> None:
+    battle.transcript.ended = "stopped"
 
 
-def clear(transcript: Transcript) -> tuple[Any, ...]:
-    """→ four panes, the notice. While replies come, the loop that shows them clears the panes instead."""
-    if any(exchange.running for exchange in transcript.last):
-        transcript.ended = "cleared"
-        return (*[gr.skip()] * 4, "")
-    transcript.clear()
-    return *_panes(transcript), ""
+def new_battle(mode: str, left: str, right: str, customer: Customer | None = None) -> Battle:
+    named = mode == NAMED
+    return Battle("named" if named else "blind", (left, right) if named else None, customer=customer)
 
 
-def offer() -> tuple[Any, ...]:
-    """The names there are now: a run may have been finished since the server was started."""
-    names = contestant_names()
-    left, right = default_pair(names)
-    return gr.Dropdown(choices=names, value=left), gr.Dropdown(choices=names, value=right)
+def restart(mode: str, left: str, right: str, battle: Battle) -> tuple[Any, ...]:
+    """→ the battle, both dropdowns, four panes, the text box, the notice, the frame, the customers, the address."""
+    battle.transcript.ended = "cleared"  # whatever still answers for the old one stops
+    fresh = new_battle(mode, left, right)
+    named = mode == NAMED
+    return (
+        fresh,
+        gr.Dropdown(visible=named),
+        gr.Dropdown(visible=named),
+        *_panes(fresh),
+        "",
+        "",
+        *_frame(fresh),
+        None,
+    )
 
 
-def build_arena_tab(page: gr.Blocks, models: ModelCache) -> None:
-    transcript = gr.State(Transcript())
-    names = contestant_names()
+def replay(
+    found: Sequence[Customer], title: str | None, mode: str, left: str, right: str, battle: Battle
+) -> tuple[Any, ...]:
+    """A new battle with a customer from the test set → the battle, four panes, the text box, the notice, the frame."""
+    battle.transcript.ended = "cleared"
+    customer = next((customer for customer in found if customer.title == title), None)
+    fresh = new_battle(mode, left, right, customer)
+    return fresh, *_panes(fresh), fresh.next_line, "", *_frame(fresh)
+
+
+def build_arena_tab(page: gr.Blocks, models: ModelCache, store: VoteStore) -> None:
+    battle = gr.State(Battle())
+    arena = Arena(models, store)
+    names = list(offered())
     defaults = default_pair(names)
-    dropdowns, chats, figures = [], [], []
+    found = customers()
+    dropdowns, chats, figures, headings = [], [], [], []
+    with gr.Row(elem_id="setup"):
+        mode = gr.Radio([BLIND, NAMED], value=BLIND, show_label=False, container=False, scale=0, min_width=330)
+        customer = gr.Dropdown(
+            [one.title for one in found],
+            value=None,
+            label="Replay a customer of the test set",
+            info="Each message waits in the box below until you send it.",
+            min_width=260,
+        )
     with gr.Row(elem_id="sides"):
         for side, default in zip("AB", defaults, strict=True):
             with gr.Column(min_width=300):
                 dropdowns.append(
-                    gr.Dropdown(names, value=default, label=f"Contestant {side}", elem_id=f"contestant-{side}")
+                    gr.Dropdown(
+                        [(label_of(name), name) for name in names],
+                        value=default,
+                        label=f"Contestant {side}",
+                        elem_id=f"contestant-{side}",
+                        visible=False,
+                    )
                 )
+                headings.append(gr.HTML(f'<div class="side-name">Model {side}</div>', elem_id=f"name-{side}"))
                 chats.append(
                     gr.Chatbot(
-                        label=f"Chat with contestant {side}",
+                        label=f"Chat with model {side}",
                         show_label=False,
                         elem_id=f"chat-{side}",
                         elem_classes="chat",
@@ -286,10 +355,15 @@ def build_arena_tab(page: gr.Blocks, models: ModelCache) -> None:
                         latex_delimiters=[],
                     )
                 )
-                figures.append(gr.HTML(to_figures([]), elem_id=f"figures-{side}"))
+                figures.append(gr.HTML(to_figures([], named=False), elem_id=f"figures-{side}"))
+    with gr.Row(elem_id="votes"):
+        vote_buttons = [gr.Button(words, min_width=100, size="md", interactive=False) for _, words in CHOICES]
+    verdict = gr.HTML(_verdict(Battle()), elem_id="verdict")
     with gr.Column(elem_id="composer"):
         with gr.Row(elem_id="examples"):
-            buttons = [gr.Button(title, size="sm", min_width=0) for title, _ in EXAMPLES]
+            short = [one for one in found if len(one.lines[0]) <= 70]
+            by_intent = list({one.intent: one for one in short}.values())[:_EXAMPLES]
+            examples = [(gr.Button(one.lines[0], size="sm", min_width=0), one) for one in by_intent]
         with gr.Row(elem_id="ask"):
             box = gr.Textbox(
                 label="Your question to both",
@@ -303,35 +377,62 @@ def build_arena_tab(page: gr.Blocks, models: ModelCache) -> None:
             with gr.Row(elem_id="actions"):
                 send_button = gr.Button("Send", variant="primary", min_width=80, size="md")
                 stop_button = gr.Button("Stop", min_width=70, size="md")
-                clear_button = gr.Button("Clear", min_width=70, size="md")
         notice = gr.HTML(elem_id="notice")
+    with gr.Row(elem_id="after"):
+        new_button = gr.Button("New battle", size="sm", min_width=0)
+        again_button = gr.Button("Ask again", size="sm", min_width=0, interactive=False)
+        link_button = gr.Button("Copy the link", size="sm", min_width=0, interactive=False)
     gr.HTML(
         '<p class="small">Both answer at the same time on this machine, so each slows the other down; times measured '
-        "alone are in the leaderboard. One model on both sides answers them one after the other. Picking another "
-        "contestant starts a new conversation.</p>",
+        "alone are in the leaderboard. What you write, the replies and your vote are stored, without your name.</p>",
     )
 
     panes = [*chats, *figures]
+    frame = [*headings, *vote_buttons, verdict, again_button, link_button]
+    assert len(frame) == _FRAMED
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     # No limit here: who has to wait waits in `answer_both`, where it is said in words and Stop works.
+    talked = [*panes, box, notice, *frame]
     sending = gr.on(
         [send_button.click, box.submit],
-        partial(send, models),
-        [box, *dropdowns, transcript],
-        [*panes, box, notice],
+        arena.send,
+        [box, battle],
+        talked,
         concurrency_limit=None,
         **quiet,
     )
-    sending.then(give_back, [box, transcript], box, **quiet)
-    stop_button.click(stop, transcript, None, queue=False, **quiet)
+    sending.then(give_back, [box, battle], box, **quiet)
+    again_button.click(arena.again, battle, talked, concurrency_limit=None, **quiet).then(
+        give_back, [box, battle], box, **quiet
+    )
+    stop_button.click(stop, battle, None, queue=False, **quiet)
+    for button, (choice, _) in zip(vote_buttons, CHOICES, strict=True):
+        button.click(arena.vote, [gr.State(choice), battle], [*panes, notice, *frame], concurrency_limit=None, **quiet)
     gr.on(
-        [clear_button.click, *(dropdown.input for dropdown in dropdowns)],
-        clear,
-        transcript,
-        [*panes, notice],
+        [new_button.click, mode.input, *(dropdown.input for dropdown in dropdowns)],
+        restart,
+        [mode, *dropdowns, battle],
+        [battle, *dropdowns, *panes, box, notice, *frame, customer],
         queue=False,
         **quiet,
     )
-    for button, (_, text) in zip(buttons, EXAMPLES, strict=True):
-        button.click(None, None, box, js=f"() => {json.dumps(text)}", api_visibility="private")
-    page.load(offer, None, dropdowns, queue=False, **quiet)
+    replayed = [battle, *panes, box, notice, *frame]
+    customer.input(partial(replay, found), [customer, mode, *dropdowns, battle], replayed, queue=False, **quiet)
+    for button, one in examples:
+        picked = gr.State(one.title)
+        button.click(partial(replay, found), [picked, mode, *dropdowns, battle], replayed, queue=False, **quiet)
+    link = gr.State("")
+    link_button.click(lambda battle: battle.id, battle, link, queue=False, **quiet).then(
+        None, link, None, js=_COPY_LINK, api_visibility="private"
+    )
+    page.load(arena.first_shown, None, [*dropdowns, battle, *panes, notice, *frame], queue=False, **quiet)
+
+
+_COPY_LINK = """(id) => {
+  const link = location.origin + location.pathname + '?battle=' + encodeURIComponent(id);
+  const button = document.querySelector('#after button:last-child');
+  const say = (words) => { button.textContent = words; setTimeout(() => { button.textContent = 'Copy the link'; }, 2500); };
+  // Without HTTPS a page may not write to the clipboard: the link goes to the address line instead.
+  if (navigator.clipboard) navigator.clipboard.writeText(link).then(() => say('Copied'), () => history.replaceState(null, '', link));
+  else { history.replaceState(null, '', link); say('It is in the address line'); }
+}"""

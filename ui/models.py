@@ -7,6 +7,8 @@ a few stay open, because every run adds models and the machine's memory does not
 from __future__ import annotations
 
 import asyncio
+import os
+import secrets
 import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -15,36 +17,97 @@ from pathlib import Path
 
 from distiller.chat import ChatModel, OpenOptions, open_model
 from distiller.errors import DataError, DistillerError, ModelError
-from distiller.job import DistillationJob
+from distiller.job import load_job
 from distiller.prompting import Prompting
 from distiller.runs import list_runs, resolve_model
 from distiller.schema import Conversation, Message
-from evals.contestants import Contestant, by_name, of_run
+from evals.contestants import Contestant, of_run
+from ui.access import Visitor, visible_runs
+from ui.job_form import QUICKSTART
 
-BUNDLED = "bundled:smollm2-135m-instruct"
+DEFAULT_TEACHER = "bundled:fernhill-support-135m"
+UNTRAINED = "bundled:smollm2-135m-instruct"
+_ROLE_LABELS = {
+    "student": "Student",
+    "teacher": "Teacher",
+    "baseline": "Undistilled baseline",
+    "reference_trained": "Trained on references alone",
+    "untouched": "Untrained model",
+}
 
 
-def run_contestants() -> list[Contestant]:
-    """The contestants of every run, newest run first. A run whose job cannot be read offers none."""
-    found: list[Contestant] = []
-    for run in list_runs():
+def offered(visitor: Visitor | None = None) -> dict[str, Contestant]:
+    """Every contestant there is, by name: those of the runs, newest first, then the two that need no run.
+
+    No other name is opened, so nobody makes the server read a folder or call a host. A run whose job
+    cannot be read offers none. Without `visitor`, private runs are among them.
+    """
+    found: dict[str, Contestant] = {}
+    for run in list_runs() if visitor is None else visible_runs(visitor):
         try:
-            found += of_run(run)
+            found |= {contestant.name: contestant for contestant in of_run(run)}
         except DistillerError:
             continue  # written by another version, or by hand: no reason to take the page down
-    return found
+    job = load_job(QUICKSTART, check_files=False)
+    return found | {
+        DEFAULT_TEACHER: Contestant(DEFAULT_TEACHER, "teacher", job),
+        UNTRAINED: Contestant(UNTRAINED, "untouched", job),
+    }
 
 
-def contestant_names() -> list[str]:
-    """Every name a visitor may pick; no other is opened, so nobody makes the server read a folder or call a host."""
-    return [*(contestant.name for contestant in run_contestants()), BUNDLED]
+def blind_pool(visitor: Visitor | None = None) -> list[str]:
+    """Who meets in blind battles: all of the newest complete run, and the students of the others of its shop.
+
+    Before there is one: the default teacher and the model that nobody trained.
+    """
+    contestants = offered(visitor)
+    runs = list_runs() if visitor is None else visible_runs(visitor)
+    complete = [run for run in runs if run.manifest is not None and f"run:{run.id}/student" in contestants]
+    if not complete:
+        return [DEFAULT_TEACHER, UNTRAINED]
+    newest = complete[0].job
+    pool = [
+        name for name in contestants if name.startswith(f"run:{complete[0].id}/") and _can_answer(contestants[name])
+    ]
+    for run in complete[1:]:
+        if (run.job.retrieval.policies, run.job.system_prompt) == (newest.retrieval.policies, newest.system_prompt):
+            pool.append(f"run:{run.id}/student")
+    return pool
+
+
+def draw_pair(pool: Sequence[str]) -> tuple[str, str]:
+    """Two different ones on random sides, one of them a student or a teacher: nobody learns from two that are untrained."""
+    chance = secrets.SystemRandom()
+    pairs = [
+        (a, b) for a in pool for b in pool if a != b and any(_role(name) in {"student", "teacher"} for name in (a, b))
+    ]
+    return chance.choice(pairs) if pairs else (pool[0], pool[-1])
+
+
+def label_of(name: str) -> str:
+    """What a person calls a contestant: its role and its run."""
+    if name.startswith("run:"):
+        run, _, role = name.removeprefix("run:").partition("/")
+        return f"{_ROLE_LABELS.get(role, role)} ({run})"
+    return {DEFAULT_TEACHER: "Teacher of the shop (135M)", UNTRAINED: "Untrained model (135M)"}.get(name, name)
+
+
+def _role(name: str) -> str:
+    return "teacher" if name == DEFAULT_TEACHER else name.rpartition("/")[2] if name.startswith("run:") else "untouched"
+
+
+def _can_answer(contestant: Contestant) -> bool:
+    """An API model needs the key that the owner of the page has set."""
+    job = contestant.job
+    calls = contestant.role == "teacher" and job is not None and job.teacher_model.startswith("openai:")
+    return not calls or bool(os.environ.get(job.teacher_key_variable))  # type: ignore[union-attr]
 
 
 def default_pair(names: Sequence[str]) -> tuple[str, str]:
-    """The newest student against its teacher; without one, the bundled model against itself."""
+    """The newest student against its teacher; before there is one, the default teacher against the untrained model."""
     student = next((name for name in names if name.endswith("/student")), None)
     if student is None:
-        return BUNDLED, BUNDLED
+        return DEFAULT_TEACHER, UNTRAINED
     return student, student.removesuffix("/student") + "/teacher"
 
 
@@ -134,8 +197,6 @@ class ModelCache:
             return open_model(name, key.options)
 
     def _prompting(self, contestant: Contestant) -> Prompting:
-        if contestant.job is None:
-            return contestant.prompting(_newest_system_prompt())
         key = (contestant.name.partition("/")[0], contestant.role == "teacher")  # all but the teacher are told the same
         with self._loading:  # where policies are looked up they are embedded: seconds, and a model of its own
             if key not in self._prompts:
@@ -160,9 +221,9 @@ class ModelCache:
 
 
 def _look_up(name: str) -> tuple[Contestant, _Key]:
-    if name not in contestant_names():
+    contestant = offered().get(name)
+    if contestant is None:
         raise ModelError(f"{name} is not offered here any more. Pick another contestant.")
-    contestant = by_name(name)
     job, model = contestant.job, contestant.name
     while model.startswith("run:"):  # a teacher may itself be a model of another run
         model = resolve_model(model.removeprefix("run:"))
@@ -172,9 +233,3 @@ def _look_up(name: str) -> tuple[Contestant, _Key]:
     folder = Path(model.removeprefix("hf:"))
     files = list(folder.iterdir()) if model.startswith("hf:") and folder.is_dir() else []
     return contestant, _Key(model, options, max((file.stat().st_mtime_ns for file in files), default=0))
-
-
-def _newest_system_prompt() -> str:
-    """What a model of no run is told, so that it plays the same part as those it is compared with."""
-    newest = next((contestant.job for contestant in run_contestants() if contestant.job), None)
-    return newest.system_prompt if newest else DistillationJob.model_fields["system_prompt"].default

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import torch
 
 CHECKPOINT_EVERY_S = 60.0
+SHOW_EVERY_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,9 @@ class _Place:
     step: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     count: int = 0
+    #: Of the loss that was shown last: what came since is the next point of its curve.
+    shown_sum: float = 0.0
+    shown_count: int = 0
 
 
 def forget_checkpoint(folder: Path) -> None:
@@ -158,7 +162,7 @@ class _Trainer:
         steps_an_epoch = math.ceil(len(lengths) / settings.batch_size)
         total = steps_an_epoch * settings.num_epochs
         targets = sum(example.target_tokens for example in self.examples["train"]) * settings.num_epochs
-        saved_at = time.monotonic()
+        saved_at = shown_at = time.monotonic()
         with progress.track(label, targets, "tokens") as tracker:
             tracker.advance(self.history.tokens)
             while self.place.epoch < settings.num_epochs and not self._should_stop():
@@ -173,6 +177,9 @@ class _Trainer:
                     self.place.step += 1
                     self.place.step_in_epoch = k + 1
                     tracker.advance(count)
+                    if time.monotonic() - shown_at > SHOW_EVERY_S:
+                        self._show(progress, label)
+                        shown_at = time.monotonic()
                     if time.monotonic() - saved_at > CHECKPOINT_EVERY_S:
                         self._save()
                         saved_at = time.monotonic()
@@ -181,6 +188,13 @@ class _Trainer:
                 saved_at = time.monotonic()
         self._finish()
         return self.history
+
+    def _show(self, progress: Progress, label: str) -> None:
+        """The mean loss since the last time: a curve within the epoch."""
+        place = self.place
+        total, count = self._total(place.sums) - place.shown_sum, place.count - place.shown_count
+        place.shown_sum, place.shown_count = self._total(place.sums), place.count
+        progress.event("loss", label=label, step=place.step, loss=total / count)
 
     def _should_stop(self) -> bool:
         done = len(self.history.validation)
@@ -273,7 +287,9 @@ class _Trainer:
         if means["loss"] < best:
             self.history.best_epoch = self.place.epoch
             self._save_model(self.best)
-        progress.event("epoch", label=label, epoch=self.place.epoch + 1, train=seen, validation=means)
+        progress.event(
+            "epoch", label=label, epoch=self.place.epoch + 1, step=self.place.step, train=seen, validation=means
+        )
         self.place = _Place(epoch=self.place.epoch + 1, step=self.place.step)
 
     def _save_model(self, folder: Path) -> None:

