@@ -7,10 +7,13 @@ from typing import Any
 
 import gradio as gr
 
+from evals.background import start_run
 from evals.votes import VoteStore
 from ui.api import build_api
 from ui.arena_tab import CSS as ARENA_CSS
 from ui.arena_tab import build_arena_tab
+from ui.data_tab import CSS as DATA_CSS
+from ui.data_tab import build_data_tab
 from ui.distill_tab import CSS as DISTILL_CSS
 from ui.distill_tab import build_distill_tab
 from ui.leaderboard_tab import build_leaderboard_tab
@@ -104,6 +107,8 @@ def build_app() -> gr.Blocks:
             build_arena_tab(page, models, store)
         with gr.Tab("Distill"):
             build_distill_tab(page)
+        with gr.Tab("Data"):
+            build_data_tab(page, lambda job: start_run(job).id)
         with gr.Tab("Leaderboard"):
             build_leaderboard_tab(page)
     return page
@@ -116,7 +121,7 @@ def launch_options() -> dict[str, Any]:
     return {
         "server_name": "0.0.0.0" if on_space else None,
         "theme": theme(),
-        "css": CSS + ARENA_CSS + DISTILL_CSS,
+        "css": CSS + ARENA_CSS + DISTILL_CSS + DATA_CSS,
         "ssr_mode": False,  # it would need Node beside Python, for a page that is quick without
         "mcp_server": True,
         "footer_links": ["api", "gradio", "settings"],

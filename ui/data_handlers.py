@@ -21,7 +21,7 @@ from distiller.edits import Edit, again, append_edit, read_edits
 from distiller.errors import DataError, DistillerError
 from distiller.job import DistillationJob
 from distiller.schema import to_line
-from ui.access import RateLimit, require_owner, visitor_of
+from ui.access import RateLimit, require_owner, visible_runs, visitor_of
 from ui.data_charts import intent_chart, length_chart, reason_chart
 from ui.data_panes import PAGE, View, nothing, pages, table_pane, turn_pane, words
 from ui.data_source import KEPT, Data, DataCache, Key, Row, sources
@@ -258,7 +258,8 @@ class Desk:
 
 
 def _offered(request: gr.Request) -> list[tuple[str, str]]:
-    return sources(unfinished=visitor_of(request).owner)
+    visitor = visitor_of(request)
+    return sources(visible_runs(visitor), unfinished=visitor.owner)
 
 
 def _editable(data: Data, at: int | None) -> Row:

@@ -18,7 +18,7 @@ from distiller.curate import BY_HAND
 from distiller.edits import APPLIED, SPLITS, Edit, by_turn, read_edits
 from distiller.errors import DataError
 from distiller.jobs import state_of
-from distiller.runs import Run, find_run, list_runs
+from distiller.runs import Run, find_run
 from distiller.schema import Conversation, Message
 
 DATA_SETS = Path(__file__).parents[1] / "datasets"
@@ -72,13 +72,13 @@ class Data:
         return self.run is not None
 
 
-def sources(*, unfinished: bool = True) -> list[tuple[str, str]]:
-    """(label, source) of what can be browsed: runs, the newest first, then the shipped conversations.
+def sources(runs: Sequence[Run], *, unfinished: bool = True) -> list[tuple[str, str]]:
+    """(label, source) of what can be browsed: `runs`, then the shipped conversations.
 
     `unfinished` False: only runs that are complete.
     """
     found = []
-    for run in list_runs():
+    for run in runs:
         try:
             state = state_of(run)
         except (OSError, ValueError):

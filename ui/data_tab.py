@@ -166,7 +166,8 @@ def build_data_tab(page: gr.Blocks, start: Callable[[DistillationJob], str]) -> 
     source.input(desk.pick, [view, source], opened, **reading)
     refresh.click(desk.refresh, [*chosen, source], opened, **reading)
     gr.on(
-        [status.input, split.input, intent.input, text.input],
+        # Not text.input: in Gradio 6.31 a text that is pasted, or shortened by Backspace, does not fire it.
+        [status.input, split.input, intent.input, text.change],
         desk.filtered,
         [*chosen, status, split, intent, text],
         shown,

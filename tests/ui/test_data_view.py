@@ -13,6 +13,7 @@ import pytest
 from distiller.curate import FILTERS
 from distiller.edits import APPLIED, Edit, append_edit
 from distiller.errors import DataError
+from distiller.runs import list_runs
 from distiller.schema import write_jsonl
 from tests.conftest import PROJECT
 from tests.fabricated import FILLERS, HOSTILE, make_run
@@ -33,7 +34,7 @@ def edit(key: tuple[str, str, int], action: str, reply: str | None = None) -> Ed
 
 def test_every_turn_is_joined_with_its_reference_and_its_fate(tmp_path: Path) -> None:
     run = make_run(tmp_path)
-    assert sources()[0] == (f"{run.id} (complete)", f"run:{run.id}")
+    assert sources(list_runs())[0] == (f"{run.id} (complete)", f"run:{run.id}")
     data = read_source(f"run:{run.id}")
     assert (len(data.rows), data.note) == (TURNS, "")
     first, second = data.rows[:2]
@@ -68,7 +69,7 @@ def test_a_run_under_way_shows_what_is_there(tmp_path: Path, until: str, words: 
     data = read_source(f"run:{run.id}")
     assert re.search(words, data.note)
     assert {row.status for row in data.rows} == {status}
-    assert f"run:{run.id}" not in [source for _, source in sources(unfinished=False)]
+    assert f"run:{run.id}" not in [source for _, source in sources(list_runs(), unfinished=False)]
 
 
 def test_half_a_file_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
@@ -100,7 +101,7 @@ def test_a_run_without_data_says_so(tmp_path: Path) -> None:
 
 
 def test_references_alone_can_be_browsed_and_not_edited() -> None:
-    offered = [source for _, source in sources()]
+    offered = [source for _, source in sources(list_runs())]
     assert "data:helpdesk/train" in offered
     for source in offered:
         data = read_source(source)
