@@ -31,6 +31,7 @@ BATTLES = 3  # of each visitor, one after the other
 VOTES = 100_000
 PAGE = 50
 REPEATS = 3
+TIMEOUT_S = 120
 COMMAND = "python -m benchmarks.ratings"
 
 
@@ -73,7 +74,7 @@ def visits(url: str) -> tuple[int, int]:
 async def _all_visitors(address: str) -> list[tuple[str, int]]:
     """(battle, clicks that were confirmed) each."""
     limits = httpx.Limits(max_connections=2 * VISITORS)
-    async with httpx.AsyncClient(base_url=address, limits=limits, timeout=120) as client:
+    async with httpx.AsyncClient(base_url=address, limits=limits, timeout=TIMEOUT_S) as client:
         visitors = await asyncio.gather(*(_visitor(client, f"v{k}") for k in range(VISITORS)))
     return [battle for battles in visitors for battle in battles]
 
@@ -113,7 +114,9 @@ def _serve(url: str, port: Any) -> None:
     listener.listen(1024)
     app = voting_app(VoteStore(url))
     port.put(listener.getsockname()[1])
-    uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off")).run(sockets=[listener])
+    # A connection that the server closes for idleness just as a visitor uses it again would end the run.
+    config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_keep_alive=TIMEOUT_S)
+    uvicorn.Server(config).run(sockets=[listener])
 
 
 def voting_app(store: VoteStore) -> Any:

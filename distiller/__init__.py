@@ -5,6 +5,6 @@ data, a student that loads with plain transformers, and a manifest. Called by `e
 `python -m distiller`; imports neither.
 
 Read in the order things happen: `schema` and `job` (what comes in), `chat` (who answers), `tasks`
-(what is asked, and when an answer is correct), `retrieval`, `answer`, `generate`, `curate` (stage 1),
+(what is asked, and when an answer is correct), `retrieval`, `answer`, `generate`, `edits`, `curate` (stage 1),
 `student`, `training` (stage 2), `runs` and `pipeline` (the folder they meet in, and their order).
 """

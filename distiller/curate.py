@@ -3,17 +3,18 @@
 Each filter looks at one reply and names its reason, or says nothing. Then exact and near duplicates
 go, intents are capped, and a conversation that stands in the test set is removed whole. What is
 dropped is kept in `dropped.jsonl` with its reason. A dropped reply stays in the history of later
-turns but is not trained on (`metadata.keep[t]` is False).
+turns but is not trained on (`metadata.keep[t]` is False). Hand edits are laid over all that last.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from distiller.edits import Edit, Place
 from distiller.job import Curation
 from distiller.schema import Conversation, Message, Turn
 from distiller.tasks.facts import check_facts, contradicts
@@ -108,11 +109,18 @@ FILTERS: dict[str, Callable[[Candidate], bool]] = {
 }
 
 
+#: A conversation of the test set is never learnt, whatever an edit says.
+IN_TEST = "in the test set"
+DROPPED_BY_HAND = "dropped by hand"
+#: What `summary` calls a reply that an edit lets through, by the edit's action.
+BY_HAND = {"replace": "edited by hand", "keep": "kept by hand"}
+
+
 @dataclass
 class Curated:
     conversations: list[Conversation]
     dropped: list[dict[str, Any]]
-    #: reason → number of turns; "kept" and "replaced by reference" among them.
+    #: reason → number of turns; "kept", those of BY_HAND and "replaced by reference" among them.
     summary: dict[str, int]
 
 
@@ -127,15 +135,19 @@ def curate(
     rules: Curation,
     *,
     deduplicate: bool = True,
+    edits: Mapping[Place, Edit] | None = None,
 ) -> Curated:
-    """Training conversations out of synthetic ones. `deduplicate` False (validation) only filters replies."""
+    """Training conversations out of synthetic ones. `deduplicate` False (validation) only filters replies.
+
+    `edits`: by conversation and turn, as `edits.by_turn` gives them.
+    """
     gold_turns = {conversation.id: conversation.turns() for conversation in gold}
     test_queries = {_plain(turn.query) for conversation in test for turn in conversation.turns()[:1]}
-    reasons: dict[tuple[str, int], str] = {}
+    reasons: dict[Place, str] = {}
     for conversation in synthetic:
         turns = conversation.turns()
         if _plain(turns[0].query) in test_queries:
-            reasons |= {(conversation.id, turn.index): "in the test set" for turn in turns}
+            reasons |= {(conversation.id, turn.index): IN_TEST for turn in turns}
             continue
         endings = [c.get("finish_reason", "stop") for c in conversation.metadata.get("completions", [])]
         for turn in turns:
@@ -146,14 +158,20 @@ def curate(
     if deduplicate:
         _mark_duplicates(synthetic, reasons, rules)
         _mark_over_cap(synthetic, reasons, rules)
-    return _assemble(synthetic, gold_turns, reasons, rules)
+    counted = {place: edit for place, edit in (edits or {}).items() if reasons.get(place) != IN_TEST}
+    for place, edit in counted.items():
+        if edit.action == "drop":
+            reasons[place] = DROPPED_BY_HAND
+        else:
+            reasons.pop(place, None)
+    return _assemble(synthetic, gold_turns, reasons, rules, counted)
 
 
-def _kept(synthetic: Sequence[Conversation], reasons: dict[tuple[str, int], str]) -> list[tuple[Conversation, Turn]]:
+def _kept(synthetic: Sequence[Conversation], reasons: dict[Place, str]) -> list[tuple[Conversation, Turn]]:
     return [(c, t) for c in synthetic for t in c.turns() if (c.id, t.index) not in reasons]
 
 
-def _mark_duplicates(synthetic: Sequence[Conversation], reasons: dict[tuple[str, int], str], rules: Curation) -> None:
+def _mark_duplicates(synthetic: Sequence[Conversation], reasons: dict[Place, str], rules: Curation) -> None:
     seen: set[str] = set()
     for conversation, turn in _kept(synthetic, reasons):
         key = _plain(turn.query) + "\n" + _plain(turn.reference or "")
@@ -174,7 +192,7 @@ def _mark_duplicates(synthetic: Sequence[Conversation], reasons: dict[tuple[str,
                 reasons[rest[k][0].id, rest[k][1].index] = "near duplicate"
 
 
-def _mark_over_cap(synthetic: Sequence[Conversation], reasons: dict[tuple[str, int], str], rules: Curation) -> None:
+def _mark_over_cap(synthetic: Sequence[Conversation], reasons: dict[Place, str], rules: Curation) -> None:
     rest = [(c, t) for c, t in _kept(synthetic, reasons) if c.intent]
     if len({c.intent for c, _ in rest}) * rules.max_intent_share <= 1:
         return  # with so few intents the cap could not be kept
@@ -189,8 +207,9 @@ def _mark_over_cap(synthetic: Sequence[Conversation], reasons: dict[tuple[str, i
 def _assemble(
     synthetic: Sequence[Conversation],
     gold_turns: dict[str, list[Turn]],
-    reasons: dict[tuple[str, int], str],
+    reasons: dict[Place, str],
     rules: Curation,
+    edits: Mapping[Place, Edit],
 ) -> Curated:
     kept: list[Conversation] = []
     dropped: list[dict[str, Any]] = []
@@ -202,6 +221,7 @@ def _assemble(
         for turn in turns:
             reason = reasons.get((conversation.id, turn.index))
             reply, used = turn.reference or "", reason is None
+            edit = edits.get((conversation.id, turn.index))
             if reason is not None:
                 gold = gold_turns[conversation.id][turn.index].reference
                 replaced = rules.use_reference_for_dropped and bool(gold) and reason in FILTERS
@@ -219,7 +239,9 @@ def _assemble(
                     reply, used = gold or "", True
                     summary["replaced by reference"] += 1
             else:
-                summary["kept"] += 1
+                summary[BY_HAND[edit.action] if edit else "kept"] += 1
+                if edit and edit.reply:
+                    reply = edit.reply.strip()
             keep.append(used)
             messages += [*turn.context, Message(role="assistant", content=reply)]
         if any(keep):

@@ -72,6 +72,9 @@ class Curation(_Section):
         0.97, gt=0, le=1, description="embedding cosine of query and reply from which two turns are one"
     )
     max_intent_share: float = Field(0.2, gt=0, le=1, description="largest share of the turns that one intent may have")
+    edits: Path | None = Field(
+        None, description="hand edits of the teacher's replies (JSONL), as the Data tab writes them"
+    )
 
 
 class Student(_Section):
@@ -217,6 +220,7 @@ class DistillationJob(_Section):
             self.test_data,
             self.retrieval.policies,
             self.retrieval.questions,
+            self.curation.edits,
         ]
         contents = [path.read_bytes().hex() if path and path.exists() else "" for path in files]
         return text_hash(self.model_dump_json(), *contents)
@@ -252,10 +256,14 @@ def parse_job(value: dict[str, Any], where: str = "job", *, check_files: bool = 
         path = getattr(job, field)
         if path is not None and not path.exists():
             raise JobError(f"{where}: {field}: there is no file {path} (paths are relative to the current folder).")
-    for name in ("policies", "questions"):
-        file = getattr(job.retrieval, name)
+    named = {
+        "retrieval.policies": job.retrieval.policies,
+        "retrieval.questions": job.retrieval.questions,
+        "curation.edits": job.curation.edits,
+    }
+    for name, file in named.items():
         if file and not file.exists():
-            raise JobError(f"{where}: retrieval.{name}: there is no file {file}.")
+            raise JobError(f"{where}: {name}: there is no file {file}.")
     return job
 
 

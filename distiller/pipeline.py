@@ -20,6 +20,7 @@ from distiller.chat import OpenOptions, open_model
 from distiller.chat.base import Sampling
 from distiller.chat.registry import local_source
 from distiller.curate import curate
+from distiller.edits import APPLIED, SPLITS, by_turn, read_edits, turn_counts
 from distiller.errors import ModelError, RunError
 from distiller.generate import Answered, count_turns, write_synthetic
 from distiller.grounding import in_policy_words
@@ -77,6 +78,11 @@ def _prepare(run: Run, job: DistillationJob, progress: Progress, skip_bad: bool)
         rows = [{"file": str(b.file), "line": b.line, "reason": b.reason, "text": b.text} for b in bad]
         write_jsonl(run.path("quarantine.jsonl"), rows)
         progress.say(f"{len(bad)} bad lines were left out; they are in {run.path('quarantine.jsonl')}")
+    if job.curation.edits:
+        edits = read_edits(job.curation.edits)
+        counted = by_turn(edits, {split: turn_counts(load_split(run, split)) for split in files})
+        write_jsonl(run.path(*APPLIED), edits)
+        figures["edits"] = sum(map(len, counted.values()))
     # Now, and not at the end: what was read is what has to be named, should a file change meanwhile.
     sources = {
         "training_data": job.training_data,
@@ -84,6 +90,7 @@ def _prepare(run: Run, job: DistillationJob, progress: Progress, skip_bad: bool)
         "test_data": job.test_data,
         "policies": job.retrieval.policies,
         "questions": job.retrieval.questions,
+        "edits": job.curation.edits,
     }
     figures["sha256"] = {name: file_hash(path) for name, path in sources.items() if path}
     return figures | {"quarantined": len(bad)}
@@ -205,9 +212,14 @@ def _curate(run: Run, job: DistillationJob, progress: Progress, skip_bad: bool) 
     test = load_split(run, "test")
     figures: dict[str, Any] = {}
     dropped: list[dict[str, Any]] = []
-    for split in ("train", "validation"):
+    data = {split: load_split(run, split) for split in SPLITS}
+    edits = by_turn(
+        read_edits(run.path(*APPLIED)) if job.curation.edits else [],
+        {split: turn_counts(conversations) for split, conversations in data.items()},
+    )
+    for split in SPLITS:
         synthetic = read_conversations(run.path(f"synthetic.{split}.jsonl"))
-        result = curate(synthetic, load_split(run, split), test, job.curation, deduplicate=split == "train")
+        result = curate(synthetic, data[split], test, job.curation, deduplicate=split == "train", edits=edits[split])
         write_jsonl(run.path(f"curated.{split}.jsonl"), result.conversations)
         dropped += [{"split": split, **row} for row in result.dropped]
         figures[split] = result.summary

@@ -1,6 +1,6 @@
 """Run folders: where the stages meet, in files.
 
-    runs/<id>/  job.yaml  data/{train,validation,test}.jsonl  events.jsonl  state.json
+    runs/<id>/  job.yaml  data/{train,validation,test,edits}.jsonl  events.jsonl  state.json  edits.jsonl
                 synthetic.{train,validation}.jsonl  dropped.jsonl  training.jsonl
                 baseline/  student/  reference_trained/  predictions/  report.{json,md,html}  manifest.json
 

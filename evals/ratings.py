@@ -83,12 +83,12 @@ def length_controlled_win_rate(votes: pd.DataFrame, a: str, b: str) -> tuple[flo
         p = expit(design @ coefficients)
         information = design.T @ (design * (weights * p * (1 - p))[:, None])
         step = np.linalg.solve(information, design.T @ (weights * (scores - p)))
-        coefficients += step * _damping(np.ptp(design @ step))
+        coefficients += step * _damping(np.abs(design @ step).max())
         if np.abs(step).max() < 1e-10:
             break
     half = Z95 * math.sqrt(np.linalg.inv(information)[0, 0])
-    low, rate, high = expit(coefficients[0] + np.array([-half, 0.0, half]))
-    return float(rate), (float(low), float(high))
+    low, middle, high = expit(coefficients[0] + np.array([-half, 0.0, half])).tolist()
+    return middle, (low, high)
 
 
 def rate(
@@ -104,7 +104,7 @@ def rate(
 
     Ratings are Bradley–Terry strengths (`fit_strengths`) on the Elo scale, 400 / ln 10 points a unit. Their mean is
     1000, or that of `anchor` is `anchor_rating`. `low` and `high` are the ends of the 95% percentile interval of a
-    bootstrap (`bootstrap_strengths`); a rank is shared when intervals overlap. Models that no chain of votes links
+    bootstrap over votes, or over visitors where `cluster` asks for it; a rank is shared when intervals overlap. Models that no chain of votes links
     cannot be compared: each `component` (1 has the most votes) has its own mean and ranks.
     """
     outcomes = _Outcomes.of(votes)
@@ -113,25 +113,22 @@ def rate(
             f"There is no vote on {anchor!r} to anchor at; there are {', '.join(outcomes.models) or 'none'}."
         )
     visitors = _codes(votes, outcomes.rows) if cluster else None
+    tallies = _tallies(votes.iloc[outcomes.rows])
     rows = []
     for number, members in enumerate(outcomes.components(), start=1):
         part = outcomes.within(members)
-        strengths = fit_strengths(part.wins(part.counts[None, :]))
-        inside = np.isin(outcomes.outcome, part.keys)
-        drawn = bootstrap_strengths(part, resamples, seed)
-        intervals = _intervals(_scaled(drawn, part.models, anchor, anchor_rating))
+        boards = [fit_strengths(part.wins(part.counts[None, :])), _bootstrap(part, resamples, seed)]
         if visitors is not None:
-            drawn = _cluster_strengths(part, visitors[inside], outcomes.outcome[inside], resamples, seed)
-            wider = _intervals(_scaled(drawn, part.models, anchor, anchor_rating))
-            # Votes of one visitor may agree more than chance, not less: the design effect is at least 1.
-            intervals = [(min(x[0], y[0]), max(x[1], y[1])) for x, y in zip(intervals, wider, strict=True)]
-        ratings = _scaled(strengths, part.models, anchor, anchor_rating)[0]
-        intervals = [(min(low, r), max(high, r)) for (low, high), r in zip(intervals, ratings, strict=True)]
-        ranks = shared_ranks(intervals)
-        tallies = _tallies(votes.iloc[outcomes.rows], part.models)
+            inside = np.isin(outcomes.outcome, part.keys)
+            boards.append(_cluster_bootstrap(part, visitors[inside], outcomes.outcome[inside], resamples, seed))
+        ratings, *drawn = (_scaled(board, part.models, anchor, anchor_rating) for board in boards)
+        # The wider one: votes of one visitor may agree more than chance, not less (a design effect of at least 1).
+        low = np.min([ratings[0], *(np.percentile(points, 2.5, axis=0) for points in drawn)], axis=0)
+        high = np.max([ratings[0], *(np.percentile(points, 97.5, axis=0) for points in drawn)], axis=0)
+        ranks = shared_ranks(list(zip(low, high, strict=True)))
         for k, model in enumerate(part.models):
-            row = {"component": number, "rank": ranks[k], "model": model, "rating": float(ratings[k])}
-            rows.append(row | {"low": intervals[k][0], "high": intervals[k][1]} | tallies[model])
+            row = {"component": number, "rank": ranks[k], "model": model, "rating": ratings[0, k]}
+            rows.append(row | {"low": low[k], "high": high[k]} | tallies[model])
     board = pd.DataFrame(rows, columns=list(COLUMNS))
     return board.sort_values(["component", "rating", "model"], ascending=[True, False, True], ignore_index=True)
 
@@ -178,7 +175,7 @@ def fit_strengths(wins: np.ndarray) -> np.ndarray:
     return strengths - strengths.mean(axis=1, keepdims=True)
 
 
-def bootstrap_strengths(outcomes: _Outcomes, resamples: int, seed: int) -> np.ndarray:
+def _bootstrap(outcomes: _Outcomes, resamples: int, seed: int) -> np.ndarray:
     """(resamples, models) strengths, each of as many votes as there were, drawn with replacement (Efron 1979).
 
     Drawn are counts of the unique outcomes, a multinomial, not rows. The virtual ties take part, as halves of
@@ -230,7 +227,7 @@ class _Outcomes:
         """One virtual tie a model, shared by the pairs it met: between two models one tie, half a win and half a loss.
 
         It keeps 20–0 finite. A whole one for each pair would pull many models that met a few times to the mean: with
-        ten models and three votes a pair the 95% intervals then cover 70% of the true ratings, and so 95%.
+        ten models and three votes a pair the 95% intervals then cover 62% of the true ratings, and so 94%.
         """
         met = np.bincount(np.concatenate([self.first, self.second]), minlength=len(self.models)) / 3
         ties = (1 / met[self.first] + 1 / met[self.second]) / 2
@@ -268,10 +265,10 @@ class _Outcomes:
         )
 
 
-def _cluster_strengths(
+def _cluster_bootstrap(
     outcomes: _Outcomes, visitors: np.ndarray, outcome: np.ndarray, resamples: int, seed: int
 ) -> np.ndarray:
-    """As `bootstrap_strengths`, with whole visitors drawn: (votes,) codes of visitors and outcomes of their votes."""
+    """As `_bootstrap`, with whole visitors drawn: (votes,) codes of visitors and outcomes of their votes."""
     names, codes = np.unique(visitors, return_inverse=True)
     column = np.searchsorted(outcomes.keys, outcome)
     table = csr_array((np.ones(len(codes)), (column, codes)), shape=(len(outcomes.keys), len(names)))
@@ -302,25 +299,17 @@ def _scaled(strengths: np.ndarray, models: Sequence[str], anchor: str | None, an
     return points - points[:, [models.index(anchor)]] + anchor_rating
 
 
-def _intervals(points: np.ndarray) -> list[tuple[float, float]]:
-    low, high = np.percentile(points, [2.5, 97.5], axis=0)
-    return list(zip(low.tolist(), high.tolist(), strict=True))
-
-
-def _tallies(votes: pd.DataFrame, models: Sequence[str]) -> dict[str, dict[str, float]]:
+def _tallies(votes: pd.DataFrame) -> dict[str, dict[str, float]]:
     """Of each model: votes, wins, losses, ties, both_bad and the win rate in which the last two count half."""
-    as_b = {"a": "b", "b": "a"}
-    other = pd.DataFrame({"model_a": votes["model_b"], "choice": votes["choice"].replace(as_b)})
+    other = pd.DataFrame({"model_a": votes["model_b"], "choice": votes["choice"].replace({"a": "b", "b": "a"})})
     both = pd.concat([votes[["model_a", "choice"]], other])
-    counts = (
-        both.groupby(["model_a", "choice"]).size().unstack(fill_value=0).reindex(columns=list(SCORES), fill_value=0)
-    )
-    by_model, result = counts.to_dict("index"), {}
-    for model in models:
-        wins, ties, both_bad, losses = (int(by_model[model][choice]) for choice in SCORES)
+    result = {}
+    for model, choices in both.groupby("model_a")["choice"]:
+        counts = choices.value_counts()
+        wins, ties, both_bad, losses = (int(counts.get(choice, 0)) for choice in SCORES)
         n = wins + ties + both_bad + losses
         tally = {"votes": n, "wins": wins, "losses": losses, "ties": ties, "both_bad": both_bad}
-        result[model] = tally | {"win_rate": (wins + (ties + both_bad) / 2) / n}
+        result[str(model)] = tally | {"win_rate": (wins + (ties + both_bad) / 2) / n}
     return result
 
 

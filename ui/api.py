@@ -88,20 +88,15 @@ class Api:
         visitor = self._admit(request)
         _checked(query)
         try:
-            if battle_id:
-                going = self._going(battle_id, token)
-            else:
-                going = Battle()
-                pool = await asyncio.to_thread(blind_pool)
-                await asyncio.to_thread(battles.begin, going, pool, self.store, visitor.id, _source(request))
-                self._open[going.id] = going
-                while len(self._open) > MAX_BATTLES:
-                    self._open.popitem(last=False)
-            assert going.pair is not None
-            async with aclosing(cast(Any, answer_both(self.models, going.pair, going.transcript, query))) as talking:
+            going = self._going(battle_id, token) if battle_id else Battle()
+            pair = await asyncio.to_thread(battles.begin, going, blind_pool)
+            async with aclosing(cast(Any, answer_both(self.models, pair, going.transcript, query))) as talking:
                 async for _ in talking:
                     pass
-            await asyncio.to_thread(battles.record, going, self.store)
+            await asyncio.to_thread(battles.record, going, self.store, visitor.id, _source(request))
+            self._open[going.id] = going
+            while len(self._open) > MAX_BATTLES:
+                self._open.popitem(last=False)
         except DistillerError as error:
             raise _refused(str(error)) from None
         a, b = going.transcript.last

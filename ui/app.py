@@ -17,6 +17,8 @@ from ui.about_tab import build_about_tab
 from ui.api import build_api
 from ui.arena_tab import CSS as ARENA_CSS
 from ui.arena_tab import build_arena_tab
+from ui.data_tab import CSS as DATA_CSS
+from ui.data_tab import build_data_tab
 from ui.distill_tab import CSS as DISTILL_CSS
 from ui.distill_tab import TAB_ID, build_distill_tab, build_offer
 from ui.job_form import QUICKSTART
@@ -112,6 +114,8 @@ def build_app() -> gr.Blocks:
                 build_arena_tab(page, models, store)
             with gr.Tab("Distill", id=TAB_ID) as distill:
                 build_distill_tab(page, distill)
+            with gr.Tab("Data"):
+                build_data_tab(page, lambda job: start_run(job).id)
             with gr.Tab("Leaderboard") as leaderboard:
                 build_leaderboard_tab(page, VoteRatings(store), leaderboard)
             with gr.Tab("About"):
@@ -137,7 +141,7 @@ def launch_options() -> dict[str, Any]:
     return {
         "server_name": "0.0.0.0" if on_space else None,
         "theme": theme(),
-        "css": CSS + ARENA_CSS + DISTILL_CSS + LEADERBOARD_CSS + ABOUT_CSS,
+        "css": CSS + ARENA_CSS + DISTILL_CSS + DATA_CSS + LEADERBOARD_CSS + ABOUT_CSS,
         "ssr_mode": False,  # it would need Node beside Python, for a page that is quick without
         "mcp_server": True,
         "footer_links": ["api", "gradio", "settings"],

@@ -222,13 +222,11 @@ class Arena:
             if problem := problem_with(query):
                 raise DistillerError(problem)
             self.limit.check(visitor)
-            pool = await asyncio.to_thread(blind_pool)
-            await asyncio.to_thread(battles.begin, battle, pool, self.store, visitor.id)
+            pair = await asyncio.to_thread(battles.begin, battle, blind_pool)
         except DistillerError as error:
             yield *_panes(battle), gr.skip(), _notice(str(error)), *still
             return
-        assert battle.pair is not None
-        answering = answer_both(self.models, battle.pair, battle.transcript, query.strip(), sampling)
+        answering = answer_both(self.models, pair, battle.transcript, query.strip(), sampling)
         box: Any = ""  # emptied once; what is typed while the replies come stays
         async with aclosing(cast(AsyncGenerator[None, None], answering)) as talking:
             async for _ in talking:
@@ -236,7 +234,7 @@ class Arena:
                 box = gr.skip()
         words = ""
         try:
-            await asyncio.to_thread(battles.record, battle, self.store)
+            await asyncio.to_thread(battles.record, battle, self.store, visitor.id)
         except DistillerError as error:
             words = str(error)
         yield *_panes(battle), box, _notice(words), *_frame(battle)
