@@ -1,11 +1,11 @@
-# make demo | test | test-all | check | app. A step whose inputs have not changed is not done again.
+# make demo | test | test-all | check | bench | app | deploy. A step whose inputs have not changed is not done again.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SERVE ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo app test test-all check format clean
+.PHONY: demo app deploy test test-all check format bench clean
 
 demo: .make/app
 	$(BIN)/python -m evals distill configs/quickstart.yaml
@@ -17,10 +17,14 @@ endif
 app: .make/app
 	$(BIN)/python app.py
 
-test: .make/dev .make/browser
+# make deploy SPACE=owner/name [RUN=quickstart]: without a token it is a dry run.
+deploy: .make/app
+	$(BIN)/python -m ui.deploy $(SPACE) $(if $(RUN),--run $(RUN))
+
+test: .make/dev .make/browser .make/postgres
 	$(BIN)/python -m pytest
 
-test-all: .make/dev .make/browser
+test-all: .make/dev .make/browser .make/postgres
 	$(BIN)/python -m pytest -m "not gpu and not network"
 
 check: .make/dev
@@ -31,6 +35,9 @@ check: .make/dev
 format: .make/dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+bench: .make/dev .make/postgres
+	$(BIN)/python -m benchmarks
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -56,6 +63,15 @@ $(BIN)/python:
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; \
 	  else echo "No chromium here: the browser tests will be skipped."; fi
+	@touch $@
+
+# A database server for the votes' tests, as the browser is for the page's.
+.make/postgres:
+	@mkdir -p .make
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq postgresql >/dev/null; \
+	  else echo "No PostgreSQL here: its tests will be skipped."; fi
 	@touch $@
 
 clean:

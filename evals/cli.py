@@ -1,10 +1,11 @@
-"""`python -m evals`: run · distill · report · compare · leaderboard."""
+"""`python -m evals`: run · distill · report · compare · leaderboard · ratings."""
 
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -14,6 +15,12 @@ from distiller.errors import DataError, DistillerError
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 QueueOption = Annotated[bool, typer.Option("--queue", help="Wait until other queued work has ended.")]
 RunOption = Annotated[str | None, typer.Option("--run", help="A run: its id, the start of it, or latest.")]
+
+#: The columns of the leaderboard that fit a terminal.
+SHOWN = (
+    "rank", "accuracy", "retention", "bleu", "embedding_similarity", "latency_p50_s", "tokens_per_s", "weights_mb",
+    "peak_memory_mb", "parameters", "cost_per_1k",
+)  # fmt: skip
 
 
 @app.callback()
@@ -158,34 +165,70 @@ def compare(
 
 @app.command()
 def leaderboard(run_name: RunOption = None, as_json: JsonOption = False) -> None:
-    """The table of all models that were evaluated on the newest report's data."""
+    """The table of a run's models, else of all models that were measured on the newest report's data."""
     from distiller.tables import print_table
-    from evals.leaderboard import leaderboard_rows
-    from evals.report import cell
+    from evals.columns import BY_KEY
+    from evals.leaderboard import labels, leaderboard_rows
 
     rows = leaderboard_rows(run_name)
     empty = "No report yet. Make one: python -m distiller run configs/quickstart.yaml && python -m evals run"
     if not as_json:
-        shown: tuple[str, ...] = (
-            "rank",
-            "accuracy",
-            "retention",
-            "bleu",
-            "embedding_similarity",
-            "latency_p50_s",
-            "tokens_per_s",
-        )
-        shown += ("weights_mb", "peak_memory_mb", "parameters", "cost_per_1k")
-        titles = dict(zip(shown, _titles(shown), strict=True))
-        rows = [{"model": row["role"] or row["model"]} | {titles[k]: cell(k, row) for k in shown} for row in rows]
+        shown = [BY_KEY[key] for key in SHOWN]
+        rows = [
+            {"model": label} | {column.title: column.cell(row) for column in shown}
+            for label, row in zip(labels(rows), rows, strict=True)
+        ]
     print_table(rows, as_json=as_json, empty=empty, title="Leaderboard: gold reference, reference history")
 
 
-def _titles(keys: tuple[str, ...]) -> list[str]:
-    from evals.report import COLUMNS
+class Form(StrEnum):
+    table = "table"
+    csv = "csv"
+    json = "json"
+    html = "html"
+    markdown = "markdown"
 
-    by_key: dict[str, Any] = {column[0]: column[1] for column in COLUMNS}
-    return [by_key[key] for key in keys]
+
+@app.command()
+def ratings(
+    form: Annotated[
+        Form, typer.Option("--format", help="html is a page of its own, markdown is for a card.")
+    ] = Form.table,
+    out: Annotated[Path | None, typer.Option(help="File to write, instead of printing.")] = None,
+    intent: Annotated[str | None, typer.Option(help="Only the votes on examples of this intent.")] = None,
+    by_intent: Annotated[bool, typer.Option("--by-intent", help="A board for each intent.")] = False,
+    leave_out_outliers: Annotated[
+        bool, typer.Option("--leave-out-outliers", help="Without the visitors who vote unlike all others.")
+    ] = False,
+) -> None:
+    """The leaderboard of the arena's votes: ratings with intervals (database: DATABASE_URL, else a file in runs/)."""
+    from distiller.schema import write_text
+    from distiller.tables import print_table
+    from evals.ratings_export import FORMS, TITLE, ratings_of, shown_rows
+    from evals.votes import Only, VoteStore
+
+    store = VoteStore()
+    votes = store.votes_table(Only(intent=intent))
+    store.close()
+    result = ratings_of(votes, by="intent" if by_intent else None, leave_out_outliers=leave_out_outliers)
+    if form is Form.table and out is None:
+        print_table(
+            shown_rows(result),
+            as_json=False,
+            empty="No votes yet. They are cast in the arena: python app.py",
+            title=TITLE,
+        )
+        for note in result.notes if len(votes) else ():
+            typer.echo(note)
+        return
+    if form is Form.table:
+        raise DistillerError("--out needs --format csv, json, html or markdown.")
+    text = FORMS[form](result)
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        write_text(out, text)
+        typer.echo(f"Ratings: {out}")
 
 
 def _report_path(run_name: str | None) -> Path:

@@ -1,4 +1,4 @@
-"""Paired tests between contestants, and what they allow to be said, in words."""
+"""Contestants next to each other: ranks, paired tests, and what they allow to be said, in words."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from evals.scoring import Item, Scored
-from evals.statistics import holm, paired_bootstrap, paired_permutation
+from evals.statistics import holm, paired_bootstrap, paired_permutation, shared_ranks
 
 METRICS = ("accuracy", "embedding_similarity", "bleu", "chrf")
 METRIC_WORDS = {
@@ -18,6 +18,18 @@ METRIC_WORDS = {
     "bleu": "BLEU",
     "chrf": "chrF",
 }
+
+
+def relate(rows: Sequence[dict[str, Any]]) -> None:
+    """Fills rank, retention and improvement: what the accuracy of a row of a report says next to the others'."""
+    judged = [row for row in rows if row["accuracy"] is not None]
+    accuracy = {row["role"]: row["accuracy"] for row in judged}
+    for row, rank in zip(judged, shared_ranks([tuple(row["accuracy_ci"]) for row in judged]), strict=True):
+        row["rank"] = rank
+        if accuracy.get("teacher"):
+            row["retention"] = row["accuracy"] / accuracy["teacher"]
+        if "baseline" in accuracy:
+            row["improvement"] = row["accuracy"] - accuracy["baseline"]
 
 
 def comparisons(items: Sequence[Item], scored: dict[str, Scored], roles: dict[str, str | None]) -> list[dict[str, Any]]:

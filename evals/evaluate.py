@@ -17,13 +17,13 @@ from distiller.runs import Run, file_hash, now, versions
 from distiller.schema import Conversation, write_jsonl, write_text
 from distiller.tasks import TASKS
 from distiller.work import locked
-from evals.compare import comparisons, verdicts
+from evals.compare import comparisons, relate, verdicts
 from evals.contestants import ROLE_WORDS, Contestant, of_run
 from evals.measure import AT_ONCE, measure
 from evals.metrics import BLEU, Similarity
 from evals.replay import replay
 from evals.scoring import Scored, by_group, items_of, replies_in_order, score_replies, summary
-from evals.statistics import percentile, shared_ranks
+from evals.statistics import percentile
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def evaluate(
         _row(c, items, scored[c.name], free_scored.get(c.name), measured[c.name], scorer.kind, setup)
         for c in contestants
     ]
-    _relate(rows)
+    relate(rows)
     pairs = comparisons(items, scored, {c.name: c.role for c in contestants})
     report = {
         "title": setup.title,
@@ -224,20 +224,6 @@ def _cost_per_1k(figures: dict[str, Any], contestant: Contestant, setup: Setup) 
         return None
     tokens = figures["mean_prompt_tokens"] * setup.price.input_per_million
     return (tokens + figures["mean_completion_tokens"] * setup.price.output_per_million) / 1e6 * 1000
-
-
-def _relate(rows: list[dict[str, Any]]) -> None:
-    """Rank, retention and improvement: what a row says next to the others."""
-    by_role = {row["role"]: row for row in rows}
-    teacher, baseline = by_role.get("teacher"), by_role.get("baseline")
-    judged = [row for row in rows if row["accuracy"] is not None]
-    for row, rank in zip(judged, shared_ranks([tuple(row["accuracy_ci"]) for row in judged]), strict=True):
-        row["rank"] = rank
-    for row in judged:
-        if teacher and teacher["accuracy"]:
-            row["retention"] = row["accuracy"] / teacher["accuracy"]
-        if baseline:
-            row["improvement"] = row["accuracy"] - baseline["accuracy"]
 
 
 def _batch_dependent(

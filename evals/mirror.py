@@ -16,6 +16,7 @@ import secrets
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 class Hub(Protocol):
     def download(self, folder: Path) -> None:
-        """Brings every file that was ever uploaded into `folder`. Raises VoteError where it cannot be reached."""
+        """Brings every file that was ever uploaded into `folder`, which is new. Raises VoteError out of reach."""
 
     def upload(self, folder: Path) -> AbstractContextManager[Any]:
         """Uploads `folder` again and again from now on. What it returns is held while a file grows."""
@@ -57,9 +58,10 @@ class Mirror:
     def read(self) -> dict[str, list[dict[str, Any]]]:
         """All rows of all processes so far, by table."""
         rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        with tempfile.TemporaryDirectory() as folder:
-            self._hub.download(Path(folder))
-            for path in sorted(Path(folder).rglob("*.jsonl")):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name) / "votes"  # new: out of reach, the Hub's client is content with a folder that exists
+            self._hub.download(folder)
+            for path in sorted(folder.rglob("*.jsonl")):
                 for row in read_jsonl(path):
                     rows[row.pop("table")].append(row)
         return rows
@@ -106,14 +108,14 @@ class HubDataset:
         )
 
 
-def mirror_from_environment() -> Mirror | None:
-    """Where VOTES_DATASET names a dataset and there is a token for the Hub. Raises VoteError."""
+def mirror_from_environment(token_of: Callable[[], str | None] | None = None) -> Mirror | None:
+    """Where VOTES_DATASET names a dataset and there is a token for the Hub (`token_of`). Raises VoteError."""
     name = os.environ.get("VOTES_DATASET")
     if not name:
         return None
     from huggingface_hub import get_token
 
-    token = get_token()
+    token = (token_of or get_token)()
     if token is None:
         _log.warning("VOTES_DATASET=%s is not used: there is no token for the Hub. Set HF_TOKEN.", name)
         return None

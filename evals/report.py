@@ -3,61 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from distiller.schema import write_text
-
-Formatter = Callable[[Any, dict[str, Any]], str]
-
-
-def _percent(value: Any, row: dict[str, Any]) -> str:
-    return f"{value:.1%}"
-
-
-def _interval(key: str, scale: float, digits: int, unit: str = "") -> Formatter:
-    def show(value: Any, row: dict[str, Any]) -> str:
-        low, high = row[f"{key}_ci"]
-        return f"{value * scale:.{digits}f}{unit} ({low * scale:.{digits}f}–{high * scale:.{digits}f})"
-
-    return show
-
-
-def _plain(digits: int, unit: str = "", divide: float = 1.0) -> Formatter:
-    return lambda value, row: f"{value / divide:,.{digits}f}{unit}"
-
-
-#: (key, title, how it is shown, what it means) of the report's table, in order.
-COLUMNS: tuple[tuple[str, str, Formatter, str], ...] = (
-    ("rank", "rank", _plain(0), "1 + the number of models whose accuracy interval lies wholly above; shared when they overlap"),
-    ("accuracy", "accuracy", _interval("accuracy", 100, 1, "%"), "share of judged turns that are correct; 95% interval, Wilson's, clustered by conversation"),
-    ("retention", "of teacher's", _percent, "accuracy divided by the teacher's"),
-    ("improvement", "over baseline", lambda v, r: f"{v * 100:+.1f} pt", "accuracy less the baseline's"),
-    ("bleu", "BLEU", _interval("bleu", 1, 1), "corpus BLEU against the gold replies (sacrebleu)"),
-    ("chrf", "chrF", _plain(1), "corpus chrF2 against the gold replies (sacrebleu)"),
-    ("embedding_similarity", "similarity", _interval("embedding_similarity", 1, 3), "mean cosine of sentence vectors with the gold replies"),
-    ("teacher_bleu", "BLEU to teacher", _plain(1), "corpus BLEU against the teacher's replies to the same turns"),
-    ("teacher_similarity", "sim. to teacher", _plain(3), "mean cosine with the teacher's replies"),
-    ("free_accuracy", "free accuracy", _percent, "accuracy with the model's own earlier replies as history"),
-    ("ttft_p50_s", "TTFT p50", _plain(3, " s"), "median time to the first text, one stream"),
-    ("latency_p50_s", "reply p50", _plain(2, " s"), "median time of a whole reply, one stream, retrieval included"),
-    ("latency_p95_s", "reply p95", _plain(2, " s"), "95th percentile of it"),
-    ("tokens_per_s", "tokens/s", _plain(0), "tokens written a second, one stream"),
-    ("replies_per_hour", "replies/h", _plain(0), "replies an hour with many turns at once"),
-    ("cpu_s_per_reply", "CPU s/reply", _plain(2), "processor seconds a reply, one stream"),
-    ("weights_mb", "weights MB", _plain(0), "weight files on disk"),
-    ("peak_memory_mb", "peak MB", _plain(0), "largest resident memory of a fresh process that loads the model and answers"),
-    ("parameters", "parameters", _plain(1, "M", 1e6), "parameters"),
-    ("cost_per_1k", "$ per 1,000", _plain(4), "USD for 1,000 replies: price of the machine-hour over the replies an hour, or the API's token price"),
-    ("n", "turns judged", _plain(0), "turns with something to be judged by"),
-)  # fmt: skip
-
-
-def cell(key: str, row: dict[str, Any]) -> str:
-    """The shown text of one value; a dash where it is unknown."""
-    show = next(column[2] for column in COLUMNS if column[0] == key)
-    return "–" if row.get(key) is None else show(row[key], row)
+from evals.columns import used_columns
 
 
 def write_report(report: dict[str, Any], folder: Path) -> Path:
@@ -67,11 +17,6 @@ def write_report(report: dict[str, Any], folder: Path) -> Path:
     path = folder / "report.json"
     write_text(path, json.dumps(report, indent=1, ensure_ascii=False, default=list))
     return path
-
-
-def used_columns(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str, str]]:
-    """(key, title, meaning) of the columns in which some row has a value."""
-    return [(key, title, words) for key, title, _, words in COLUMNS if any(row.get(key) is not None for row in rows)]
 
 
 def notes(report: dict[str, Any]) -> list[str]:
@@ -106,10 +51,12 @@ def to_markdown(report: dict[str, Any]) -> str:
     lines = [f"# {report['title']}", "", f"{report['created']}", ""]
     lines += [f"- {words}" for words in report["verdicts"]]
     lines += ["", "| | " + " | ".join(label(row) for row in rows) + " |", "|---|" + "---:|" * len(rows)]
-    lines += [f"| {title} | " + " | ".join(cell(key, row) for row in rows) + " |" for key, title, _ in columns]
+    lines += [f"| {column.title} | " + " | ".join(column.cell(row) for row in rows) + " |" for column in columns]
     lines += ["", "Intervals are 95%; a conversation is one cluster.", ""]
     lines += [f"- {words}" for words in notes(report)]
-    lines += ["", "| column | meaning |", "|---|---|"] + [f"| {title} | {words} |" for _, title, words in columns]
+    lines += ["", "| column | meaning |", "|---|---|"] + [
+        f"| {column.title} | {column.meaning} |" for column in columns
+    ]
     lines += [
         "",
         "## Paired tests",
@@ -139,7 +86,7 @@ def to_html(report: dict[str, Any]) -> str:
     from jinja2 import Environment, FileSystemLoader
 
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
-    environment.globals |= {"cell": cell, "label": label, "short": _short}
+    environment.globals |= {"label": label, "short": _short}
     template = environment.get_template("report.html.jinja")
     return template.render(
         report=report, columns=used_columns(report["rows"]), notes=notes(report), plots=_plots(report)

@@ -19,12 +19,13 @@ PROJECT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(autouse=True)
 def runs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No test sees another's runs, or the user's; no test reaches the Hub or a paid server."""
+    """No test sees another's runs, or the user's; no test reaches the Hub, a paid server or real votes."""
     folder = tmp_path / "runs"
     monkeypatch.setenv("DISTILLER_RUNS", str(folder))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    for name in ("OPENAI_API_KEY", "DATABASE_URL", "VOTES_DATASET"):
+        monkeypatch.delenv(name, raising=False)
     return folder
 
 

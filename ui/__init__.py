@@ -4,5 +4,5 @@ Comes in: what a visitor types and picks, the runs in the runs folder, the leade
 out: a Gradio page; it writes no file. Called by `app.py` alone; imports `evals` and `distiller`.
 
 Read `app` (the tabs, the look, how it is launched), then a tab: `arena_tab` (two contestants answer one
-customer), `leaderboard_tab`. `models` holds the opened models that all visitors share.
+customer), `leaderboard_tab`, `about_tab`. `models` holds the opened models that all visitors share.
 """

@@ -13,8 +13,10 @@ import os
 import secrets
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import gradio as gr
 
@@ -98,6 +100,16 @@ def started_by(run: Run) -> tuple[str | None, bool]:
 def visible_runs(visitor: Visitor) -> list[Run]:
     """The runs that `visitor` may see, newest first."""
     return [run for run in list_runs() if visitor.owner or started_by(run)[0] == visitor.id or not started_by(run)[1]]
+
+
+def may_see(visitor: Visitor) -> Callable[[Path], bool]:
+    """Whether `visitor` may see a report, by its path: what was made of private data is for its owner."""
+
+    def visible(report: Path) -> bool:
+        starter, private = started_by(Run(report.parent))
+        return visitor.owner or starter == visitor.id or not private
+
+    return visible
 
 
 def _login(request: gr.Request) -> str | None:

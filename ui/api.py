@@ -25,7 +25,7 @@ from evals.metrics import Similarity
 from evals.scoring import items_of, score_replies, summary
 from evals.votes import VoteStore
 from ui import battle as battles
-from ui.access import RateLimit, Visitor, visitor_of
+from ui.access import RateLimit, Visitor, may_see, visitor_of
 from ui.battle import Battle
 from ui.exchange import SAMPLING, answer_both, problem_with
 from ui.models import ModelCache, blind_pool, default_pair, label_of, offered
@@ -88,20 +88,15 @@ class Api:
         visitor = self._admit(request)
         _checked(query)
         try:
-            if battle_id:
-                going = self._going(battle_id, token)
-            else:
-                going = Battle()
-                pool = await asyncio.to_thread(blind_pool, visitor)
-                await asyncio.to_thread(battles.begin, going, pool, self.store, visitor.id, _source(request))
-                self._open[going.id] = going
-                while len(self._open) > MAX_BATTLES:
-                    self._open.popitem(last=False)
-            assert going.pair is not None
-            async with aclosing(cast(Any, answer_both(self.models, going.pair, going.transcript, query))) as talking:
+            going = self._going(battle_id, token) if battle_id else Battle()
+            pair = await asyncio.to_thread(battles.begin, going, blind_pool)
+            async with aclosing(cast(Any, answer_both(self.models, pair, going.transcript, query))) as talking:
                 async for _ in talking:
                     pass
-            await asyncio.to_thread(battles.record, going, self.store)
+            await asyncio.to_thread(battles.record, going, self.store, visitor.id, _source(request))
+            self._open[going.id] = going
+            while len(self._open) > MAX_BATTLES:
+                self._open.popitem(last=False)
         except DistillerError as error:
             raise _refused(str(error)) from None
         a, b = going.transcript.last
@@ -149,8 +144,7 @@ class Api:
         Returns:
             one row a model: accuracy, BLEU, embedding similarity, latency, memory, cost and their intervals
         """
-        self._admit(request)
-        return leaderboard_rows()
+        return leaderboard_rows(visible=may_see(self._admit(request)))
 
     async def evaluate(
         self, conversations: list[dict[str, Any]], request: gr.Request, model: str = ""

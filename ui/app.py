@@ -7,15 +7,22 @@ from typing import Any
 
 import gradio as gr
 
+from distiller.job import load_job
+from distiller.runs import list_runs
 from evals.background import start_run
+from evals.leaderboard import VoteRatings
 from evals.votes import VoteStore
+from ui.about_tab import CSS as ABOUT_CSS
+from ui.about_tab import build_about_tab
 from ui.api import build_api
 from ui.arena_tab import CSS as ARENA_CSS
 from ui.arena_tab import build_arena_tab
 from ui.data_tab import CSS as DATA_CSS
 from ui.data_tab import build_data_tab
 from ui.distill_tab import CSS as DISTILL_CSS
-from ui.distill_tab import build_distill_tab
+from ui.distill_tab import TAB_ID, build_distill_tab, build_offer
+from ui.job_form import QUICKSTART
+from ui.leaderboard_tab import CSS as LEADERBOARD_CSS
 from ui.leaderboard_tab import build_leaderboard_tab
 from ui.models import ModelCache
 from ui.uploads import MAX_MB
@@ -40,11 +47,6 @@ html:has(body.dark) { color-scheme: dark; }
 .small code { white-space: normal; overflow-wrap: anywhere; }
 
 .notice { color: var(--error-text-color); font-size: var(--text-sm); }
-#leaderboard [role="grid"] * { font-family: var(--font) !important; font-variant-numeric: tabular-nums; }
-/* Gradio 6.31 takes pinned_columns and pins nothing. */
-#leaderboard [aria-colindex="1"] { position: sticky; left: 0; z-index: 2; background: var(--background-fill-secondary);
-  border-right: 1px solid var(--border-color-primary); }
-#refresh { width: auto !important; align-self: flex-start; }
 
 """
 
@@ -102,16 +104,34 @@ def build_app() -> gr.Blocks:
     models, store = ModelCache(), VoteStore()
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         build_api(models, store)  # first: a name that an event of the page has would get a number
-        gr.Markdown(INTRO, elem_id="intro")
-        with gr.Tab("Arena"):
-            build_arena_tab(page, models, store)
-        with gr.Tab("Distill"):
-            build_distill_tab(page)
-        with gr.Tab("Data"):
-            build_data_tab(page, lambda job: start_run(job).id)
-        with gr.Tab("Leaderboard"):
-            build_leaderboard_tab(page)
+        with gr.Row():
+            gr.Markdown(INTRO, elem_id="intro")
+            if os.environ.get("OAUTH_CLIENT_ID"):  # a Space whose README asks for it
+                gr.LoginButton(size="sm", scale=0, min_width=180)
+        with gr.Tabs() as tabs:
+            with gr.Tab("Arena"):
+                build_offer(page, tabs)
+                build_arena_tab(page, models, store)
+            with gr.Tab("Distill", id=TAB_ID) as distill:
+                build_distill_tab(page, distill)
+            with gr.Tab("Data"):
+                build_data_tab(page, lambda job: start_run(job).id)
+            with gr.Tab("Leaderboard") as leaderboard:
+                build_leaderboard_tab(page, VoteRatings(store), leaderboard)
+            with gr.Tab("About"):
+                build_about_tab(page, lambda: _votes_csv(store))
     return page
+
+
+def _votes_csv(store: VoteStore) -> str:
+    """All votes, without who cast them."""
+    return store.votes_table().drop(columns="visitor").to_csv(index=False)
+
+
+def start_alone() -> None:
+    """With AUTORUN=1 a page that has no run yet starts the quickstart by itself."""
+    if os.environ.get("AUTORUN") == "1" and not list_runs():
+        start_run(load_job(QUICKSTART))
 
 
 def launch_options() -> dict[str, Any]:
@@ -121,7 +141,7 @@ def launch_options() -> dict[str, Any]:
     return {
         "server_name": "0.0.0.0" if on_space else None,
         "theme": theme(),
-        "css": CSS + ARENA_CSS + DISTILL_CSS + DATA_CSS,
+        "css": CSS + ARENA_CSS + DISTILL_CSS + DATA_CSS + LEADERBOARD_CSS + ABOUT_CSS,
         "ssr_mode": False,  # it would need Node beside Python, for a page that is quick without
         "mcp_server": True,
         "footer_links": ["api", "gradio", "settings"],

@@ -222,13 +222,11 @@ class Arena:
             if problem := problem_with(query):
                 raise DistillerError(problem)
             self.limit.check(visitor)
-            pool = await asyncio.to_thread(blind_pool, visitor)
-            await asyncio.to_thread(battles.begin, battle, pool, self.store, visitor.id)
+            pair = await asyncio.to_thread(battles.begin, battle, blind_pool)
         except DistillerError as error:
             yield *_panes(battle), gr.skip(), _notice(str(error)), *still
             return
-        assert battle.pair is not None
-        answering = answer_both(self.models, battle.pair, battle.transcript, query.strip(), sampling)
+        answering = answer_both(self.models, pair, battle.transcript, query.strip(), sampling)
         box: Any = ""  # emptied once; what is typed while the replies come stays
         async with aclosing(cast(AsyncGenerator[None, None], answering)) as talking:
             async for _ in talking:
@@ -236,7 +234,7 @@ class Arena:
                 box = gr.skip()
         words = ""
         try:
-            await asyncio.to_thread(battles.record, battle, self.store)
+            await asyncio.to_thread(battles.record, battle, self.store, visitor.id)
         except DistillerError as error:
             words = str(error)
         yield *_panes(battle), box, _notice(words), *_frame(battle)
@@ -251,6 +249,9 @@ class Arena:
         yield *_panes(battle), "", *_frame(battle)
         similar = await asyncio.to_thread(similarities, battle)
         yield *_panes(battle, similar), "", *[gr.skip()] * _FRAMED
+
+    async def warm(self) -> None:
+        self.models.warm(default_pair(await asyncio.to_thread(blind_pool)))
 
     def first_shown(self, request: gr.Request) -> tuple[Any, ...]:
         """The names there are now, and the battle of the link → dropdowns, battle, four panes, the notice, the frame."""
@@ -426,6 +427,7 @@ def build_arena_tab(page: gr.Blocks, models: ModelCache, store: VoteStore) -> No
         None, link, None, js=_COPY_LINK, api_visibility="private"
     )
     page.load(arena.first_shown, None, [*dropdowns, battle, *panes, notice, *frame], queue=False, **quiet)
+    page.load(arena.warm, None, None, queue=False, **quiet)
 
 
 _COPY_LINK = """(id) => {

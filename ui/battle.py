@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -85,34 +85,35 @@ class Battle:
         return f"A · {label_of(self.pair[0])}", f"B · {label_of(self.pair[1])}"
 
 
-def begin(battle: Battle, pool: Sequence[str], store: VoteStore, visitor: str, source: Source = "page") -> None:
-    """Draws who meets in a blind battle, and opens it in the database, at its first question."""
-    if battle.id or battle.closed:
-        return
+def begin(battle: Battle, pool: Callable[[], Sequence[str]]) -> tuple[str, str]:
+    """Who meets: drawn from `pool` at the first question of a blind battle, the same two from then on."""
     if battle.pair is None:
-        battle.pair = draw_pair(pool)
-    sides = [Side(name, label_of(name), _identity(name)) for name in battle.pair]
-    customer = battle.customer
-    opened = store.open_battle(
-        sides[0],
-        sides[1],
-        visitor=visitor,
-        mode=battle.mode,
-        source=source,
-        data_set=customer.data_set if customer else None,
-        conversation=customer.conversation if customer else None,
-        intent=customer.intent if customer else None,
-    )
-    battle.id, battle.token = opened.battle_id, opened.token
+        battle.pair = draw_pair(pool())
+    return battle.pair
 
 
-def record(battle: Battle, store: VoteStore) -> None:
-    """Stores the turn that was answered last, and takes the replayed customer to the next line."""
+def record(battle: Battle, store: VoteStore, visitor: str, source: Source = "page") -> None:
+    """Stores the turn that was answered last, and with the first one the battle; takes the replayed customer to the
+    next line. Not before the reply: nobody should wait for the database."""
     last = battle.transcript.last
-    if len(last) < 2 or not battle.id:
+    if len(last) < 2 or battle.pair is None:
         return
     if battle.next_line and last[0].query == battle.next_line:
         battle.said += 1
+    if not battle.id:
+        sides = [Side(name, label_of(name), _identity(name)) for name in battle.pair]
+        customer = battle.customer
+        opened = store.open_battle(
+            sides[0],
+            sides[1],
+            visitor=visitor,
+            mode=battle.mode,
+            source=source,
+            data_set=customer.data_set if customer else None,
+            conversation=customer.conversation if customer else None,
+            intent=customer.intent if customer else None,
+        )
+        battle.id, battle.token = opened.battle_id, opened.token
     store.add_turn(battle.id, last[0].query, _reply(last[0]), _reply(last[1]))
 
 

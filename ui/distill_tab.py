@@ -17,6 +17,7 @@ from typing import Any
 import gradio as gr
 
 from distiller.errors import DistillerError
+from distiller.job import load_job
 from distiller.runs import Run, find_run
 from distiller.watch import Watch
 from distiller.work import stop_work
@@ -26,6 +27,7 @@ from ui.access import AccessError, claim, require_owner, started_by, visible_run
 from ui.job_form import QUICKSTART, Field, bounded, job_of, presets, problem_in, values_of, with_value
 from ui.uploads import MAX_MB, TYPES, USUAL_NAMES, Preview, fetch_hub, keep, look_into, owns, split_for_job
 
+TAB_ID = "distill"
 TICK_S = 1.5
 _BUSY = {"running", "queued"}
 _PREVIEWED = 5
@@ -33,6 +35,8 @@ _PREVIEWED = 5
 _OPEN = ("Models", "Data")
 
 CSS = """
+#offer { align-items: center; gap: 14px; padding: 10px 14px; border: 1px solid var(--border-color-primary);
+  border-radius: var(--radius-lg); background: var(--block-background-fill); }
 #job-form .form { border: none; }
 .run { min-height: 300px; }
 .run-head { display: flex; flex-wrap: wrap; gap: 4px 12px; align-items: baseline; margin: 0 0 8px; }
@@ -261,12 +265,55 @@ def first_shown(request: gr.Request) -> tuple[Any, ...]:
     return chosen, *show(chosen, request)
 
 
+def refreshed(run_id: str | None, request: gr.Request) -> tuple[Any, ...]:
+    """When the tab is opened: what is under way, else what was chosen before → as `first_shown`."""
+    busy = next((run.id for run in visible_runs(visitor_of(request)) if run_view.overall_state(run) in _BUSY), None)
+    chosen = busy or run_id
+    return (chosen, *show(chosen, request)) if chosen else first_shown(request)
+
+
+def offered_first(request: gr.Request) -> tuple[Any, ...]:
+    """The first distillation, offered as long as no run is complete → the row, its words, its button."""
+    runs = visible_runs(visitor_of(request))
+    if any(run.manifest is not None for run in runs):
+        return gr.Row(visible=False), gr.skip(), gr.skip()
+    busy = any(run_view.overall_state(run) in _BUSY for run in runs)
+    words = (
+        "The first student is being trained; the Distill tab shows how far it is. Until then the shop's teacher meets a "
+        "model that nobody trained."
+        if busy
+        else "No student yet: until there is one, the shop's teacher meets a model that nobody trained. "
+        "Training the first takes about ten minutes on two cores."
+    )
+    return gr.Row(visible=True), words, gr.Button("Watch it" if busy else "Distil the first student")
+
+
+def start_first(request: gr.Request) -> Any:
+    """Starts the quickstart, unless it is under way, and goes where it is watched → the tabs, a notice."""
+    try:
+        runs = visible_runs(visitor_of(request))
+        if not any(run_view.overall_state(run) in _BUSY for run in runs):
+            start_run(load_job(QUICKSTART))
+    except DistillerError as error:
+        return gr.skip(), str(error)
+    return gr.Tabs(selected=TAB_ID), gr.skip()
+
+
+def build_offer(page: gr.Blocks, tabs: gr.Tabs) -> None:
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    with gr.Row(visible=False, elem_id="offer") as row:
+        words = gr.Markdown()
+        button = gr.Button("Distil the first student", variant="primary", size="sm", scale=0, min_width=210)
+    page.load(offered_first, None, [row, words, button], queue=False, **quiet)
+    button.click(start_first, None, [tabs, words], **quiet)
+
+
 def pick(rows: Any, event: gr.SelectData, request: gr.Request) -> tuple[Any, ...]:
     run_id = event.row_value[0]
     return run_id, *show(run_id, request)
 
 
-def build_distill_tab(page: gr.Blocks) -> None:
+def build_distill_tab(page: gr.Blocks, tab: gr.Tab) -> None:
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     text = QUICKSTART.read_text("utf-8")
     chosen, preview = gr.State(None), gr.State(None)
@@ -339,6 +386,7 @@ def build_distill_tab(page: gr.Blocks) -> None:
     timer.tick(show, chosen, shown, queue=False, **quiet)
     runs.select(pick, runs, [chosen, *shown], **quiet)
     page.load(first_shown, None, [chosen, *shown], queue=False, **quiet)
+    tab.select(refreshed, chosen, [chosen, *shown], queue=False, **quiet)
 
 
 def _component(field: Field, value: Any) -> Any:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
@@ -101,21 +101,31 @@ async def answer_both(
     transcript.left.append(exchanges[0])
     transcript.right.append(exchanges[1])
     transcript.ended = ""
+    news = asyncio.Event()
 
     async def talk() -> None:
-        async with models.seats, asyncio.TaskGroup() as producers:
-            for name, past, exchange in zip(names, pasts, exchanges, strict=True):
-                producers.create_task(_answer(models, name, past, exchange, sampling))
+        try:
+            async with models.seats, asyncio.TaskGroup() as producers:
+                for name, past, exchange in zip(names, pasts, exchanges, strict=True):
+                    producers.create_task(_answer(models, name, past, exchange, sampling, news))
+        finally:
+            news.set()
 
+    news.set()  # the question itself
     talking = asyncio.create_task(talk())
-    shown: object = None
+    shown: tuple[tuple[str, bool], ...] = ()
     try:
         while not talking.done() and not transcript.ended:
-            now = [(exchange.state, len(exchange.reply)) for exchange in exchanges]
-            if now != shown:
-                yield
-                shown = now
-            await asyncio.wait({talking}, timeout=UPDATE_S)
+            if not news.is_set():
+                with suppress(TimeoutError):  # to see now and then whether the visitor has ended it
+                    await asyncio.wait_for(news.wait(), timeout=UPDATE_S)
+                continue
+            news.clear()
+            begun = tuple((exchange.state, bool(exchange.reply)) for exchange in exchanges)
+            yield
+            if begun == shown:  # more of a text that has begun can wait; its first word is shown at once
+                await asyncio.wait({talking}, timeout=UPDATE_S)
+            shown = begun
     finally:
         # Not waited for: a model ends its step first, or another visitor's reply that it stands behind.
         talking.cancel()
@@ -128,12 +138,20 @@ async def answer_both(
 
 
 async def _answer(
-    models: ModelCache, name: str, past: Sequence[Message], exchange: Exchange, sampling: Sampling
+    models: ModelCache,
+    name: str,
+    past: Sequence[Message],
+    exchange: Exchange,
+    sampling: Sampling,
+    news: asyncio.Event,
 ) -> None:
+    """`news` is set with every change."""
     exchange.state = "opening"
+    news.set()
     try:
         async with models.lease(name) as opened:
             exchange.state = "answering"
+            news.set()
             asked = time.perf_counter()
             messages = await opened.messages(past, exchange.query)
             exchange.before_s = time.perf_counter() - asked
@@ -145,6 +163,7 @@ async def _answer(
                         exchange.completion, exchange.reply = piece, piece.text
                     else:
                         exchange.reply += piece
+                    news.set()
         exchange.state = "answered"
     except DistillerError as error:
         exchange.state, exchange.error = "failed", str(error)

@@ -1,172 +1,295 @@
-"""The newest evaluation as one table: what each model keeps of the teacher, and what it costs."""
+"""Every measured model in one table a data set: scores, people's votes and times, with intervals and shared ranks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import base64
+import csv
+import html
+import io
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from distiller.errors import DistillerError
-from evals.leaderboard import leaderboard_rows
+from distiller.runs import runs_folder
+from evals.charts import of_leaderboard
+from evals.columns import COLUMNS, Column
+from evals.contestants import ROLE_WORDS
+from evals.leaderboard import KEYS, Board, boards, labels, with_votes
+from ui.access import may_see, visitor_of
+from ui.models import ROLE_LABELS
 
+#: What people's votes say of the models, for `{"data_set": sha256 | None, "intent": str | None, "turn": int | None}`:
+#: the rows of `with_votes`. Raises DistillerError where the votes cannot be read.
+Ratings = Callable[[dict[str, Any]], list[dict[str, Any]]]
+
+LOADING = "Reading the reports …"
 EMPTY = (
-    "**No model has been evaluated yet.** Start with `make demo`, or with "
+    "**No model has been measured yet.** Start with `make demo`, or with "
     "`python -m distiller run configs/quickstart.yaml` and then `python -m evals run --run quickstart`. "
     "When it is done, press Refresh."
 )
 ACCURACY_WORDS = {
     "facts": "a reply is correct when it states every fact that the question asks for, and nothing forbidden",
-    "intent": "a reply is correct when the known reply nearest to it answers the same intent",
+    "intent": "a reply is correct when the known reply most like it answers the same intent",
 }
-
-
-def _whole(value: float) -> str:
-    return f"{value:,.0f}"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.0f}%"
-
-
-def _points(value: float) -> str:
-    return f"{100 * value:+.0f}"
-
-
-def _one(value: float) -> str:
-    return f"{value:,.1f}"
-
-
-def _two(value: float) -> str:
-    return f"{value:.2f}"
-
-
-def _ms(value: float) -> str:
-    return f"{1000 * value:,.0f}"
-
-
-def _millions(value: float) -> str:
-    return f"{value / 1e6:,.1f}"
-
-
-def _dollars(value: float) -> str:
-    return f"{value:.4f}" if value < 0.01 else f"{value:.2f}"
-
-
-def _role(value: str) -> str:
-    return value.replace("_", " ")
-
-
-@dataclass(frozen=True)
-class Column:
-    key: str
-    title: str
-    words: Callable[[Any], str] = str
-    interval: str | None = None
-    width: int = 120
-
-
-COLUMNS = (
-    Column("model", "Model", width=180),
-    Column("role", "Role", _role, width=110),
-    Column("rank", "Rank", _whole, width=80),
-    Column("accuracy", "Accuracy (95%)", _percent, "accuracy_ci", width=150),
-    Column("retention", "Retention", _percent, width=110),
-    Column("improvement", "Gain, points", _points, width=130),
-    Column("bleu", "BLEU (95%)", _one, "bleu_ci", width=150),
-    Column("chrf", "chrF", _one, width=90),
-    Column("embedding_similarity", "Similarity (95%)", _two, "embedding_similarity_ci", width=160),
-    Column("teacher_bleu", "BLEU to teacher", _one, width=110),
-    Column("teacher_similarity", "Similarity to teacher", _two, width=120),
-    Column("free_accuracy", "Accuracy, own history", _percent, width=120),
-    Column("ttft_p50_s", "TTFT p50, ms", _ms, width=110),
-    Column("latency_p50_s", "Latency p50, ms", _ms, width=120),
-    Column("latency_p95_s", "Latency p95, ms", _ms, width=120),
-    Column("tokens_per_s", "Tokens/s", _one, width=100),
-    Column("replies_per_hour", "Replies/hour", _whole, width=120),
-    Column("weights_mb", "Weights, MB", _whole, width=110),
-    Column("peak_memory_mb", "Peak memory, MB", _whole, width=120),
-    Column("parameters", "Parameters, M", _millions, width=120),
-    Column("cpu_s_per_reply", "CPU s/reply", _two, width=110),
-    Column("cost_per_1k", "USD per 1,000 replies", _dollars, width=120),
-    Column("n", "Turns", _whole, width=90),
+HINT = "Point at a column’s title, or tap it, to read here what it means. A click on it offers to sort."
+WIDTHS = {
+    "model": 150,
+    "rank": 80,
+    "n": 90,
+    "votes": 80,
+    "accuracy": 160,
+    "bleu": 140,
+    "embedding_similarity": 170,
+    "rating": 160,
+    "win_rate": 160,
+}
+MODEL = Column(
+    "model", "model", str, "Its part in a run, and the run where there are several; else the model's own name."
 )
 
+CSS = """
+#board-filters { align-items: flex-end; gap: 12px; }
+#board-filters > .form { flex: 1 1 100%; }
+#refresh { width: auto !important; align-self: flex-start; }
+#leaderboard [role="grid"] * { font-family: var(--font) !important; font-variant-numeric: tabular-nums; }
+/* Gradio 6.31 takes pinned_columns and pins nothing. */
+#leaderboard [aria-colindex="1"] { position: sticky; left: 0; z-index: 2; background: var(--background-fill-secondary);
+  border-right: 1px solid var(--border-color-primary); }
+#leaderboard [role="columnheader"] { cursor: help; }
+#board-hint { min-height: 4.5em; margin: 0 0 8px; font-size: var(--text-sm); color: var(--body-text-color-subdued); }
+.board-note { margin: 0 0 4px; max-width: 110ch; }
+.board-note a { padding: 0 !important; }
+.board-note a, .definitions summary { color: var(--link-text-color); }
+.definitions summary { cursor: pointer; }
+.definitions dl { display: grid; grid-template-columns: minmax(8em, max-content) 1fr; gap: 6px 18px; margin: 12px 0 0; max-width: 90ch; }
+.definitions dt { font-weight: 600; } .definitions dd { margin: 0; color: var(--body-text-color-subdued); }
+#board-charts { gap: 20px; }
+#board-charts .plot-container text { fill: var(--body-text-color) !important; }
+#board-charts .hoverlayer text { fill: #fff !important; }
+#board-charts .modebar-container { display: none; }
+@media (max-width: 640px) {
+  .definitions dl { grid-template-columns: 1fr; gap: 0; } .definitions dd { margin-bottom: 10px; }
+  #board-hint { min-height: 7.5em; }
+}
+"""
 
-def in_words(column: Column, row: dict[str, Any]) -> str:
-    """One cell as it is read: the value with its unit's digits, the interval behind it, a dash for unknown."""
-    value = row.get(column.key)
-    if value is None:
-        return "–"
-    words = column.words(value)
-    interval = row.get(column.interval) if column.interval else None
-    if not interval:
-        return words
-    low, high = (column.words(bound).rstrip("%") for bound in interval)
-    return f"{words} ({low}–{high})"
+# The table's titles are plain text to Gradio: their definitions are hung on here, for the pointer (title), for screen
+# readers (aria-description), and for keyboard and touch (the line below the table).
+EXPLAIN_HEADERS = """
+const meanings = JSON.parse(element.querySelector('#board-hint').dataset.meanings);
+const box = document.querySelector('#board');
+const explain = () => box.querySelectorAll('[role=columnheader]').forEach((cell) => {
+  const title = (cell.title || '').trim();
+  if (!(title in meanings)) return;
+  cell.dataset.column = title;
+  cell.title = meanings[title];
+  cell.setAttribute('aria-description', meanings[title]);
+});
+const say = (event) => {
+  const cell = event.target.closest && event.target.closest('[role=columnheader]');
+  if (!cell || !cell.dataset.column) return;
+  const name = document.createElement('b');
+  name.textContent = cell.dataset.column;
+  element.querySelector('#board-hint').replaceChildren(name, ': ' + meanings[cell.dataset.column]);
+};
+// Gradio sorts from a small menu that only a pointer finds: a click on the title or the Enter key opens it as well.
+const openMenu = (event) => {
+  const cell = event.target.closest('[role=columnheader]');
+  if (!cell || event.target.closest('button') || (event.type === 'keydown' && event.key !== 'Enter')) return;
+  setTimeout(() => {
+    cell.querySelector('.cell-menu-button').click();
+    if (event.type === 'keydown') setTimeout(() => document.querySelector('[role=menuitem]')?.focus(), 50);
+  });
+};
+new MutationObserver(explain).observe(box, {childList: true, subtree: true});
+for (const kind of ['pointerover', 'focusin']) box.addEventListener(kind, say);
+for (const kind of ['click', 'keydown']) box.addEventListener(kind, openMenu);
+explain();
+"""
 
 
-def to_table(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def definitions(columns: Iterable[Column] = COLUMNS) -> str:
+    """An HTML list of what each column and each part in a run means."""
+    terms = [(column.title, column.meaning) for column in columns]
+    terms += [(ROLE_LABELS[role], f"In the column “model”: {words}.") for role, words in ROLE_WORDS.items()]
+    return f"<dl>{''.join(f'<dt>{_e(term)}</dt><dd>{_e(meaning)}</dd>' for term, meaning in terms)}</dl>"
+
+
+def columns_of(rows: Sequence[dict[str, Any]], of_all: Sequence[dict[str, Any]]) -> list[Column]:
+    """Those in which some row has a value, chosen turns or not: a filter does not make columns come and go."""
+    return [MODEL, *(c for c in COLUMNS if any(row[c.key] is not None for row in (*rows, *of_all)))]
+
+
+def to_table(rows: Sequence[dict[str, Any]], columns: Sequence[Column]) -> dict[str, Any]:
     """The form of gr.Dataframe that sorts by the values and shows the words."""
+    named = [row | {"model": label} for row, label in zip(rows, labels(rows, ROLE_LABELS), strict=True)]
     return {
-        "headers": [column.title for column in COLUMNS],
-        "data": [[row.get(column.key) for column in COLUMNS] for row in rows],
-        "metadata": {"display_value": [[in_words(column, row) for column in COLUMNS] for row in rows]},
+        "headers": [column.title for column in columns],
+        "data": [[row[column.key] for column in columns] for row in named],
+        "metadata": {"display_value": [[column.cell(row) for column in columns] for row in named]},
     }
 
 
-def explanation(rows: Sequence[dict[str, Any]]) -> str:
-    kinds = {row["accuracy_kind"] for row in rows if row["accuracy_kind"]}
-    meaning = "; ".join(ACCURACY_WORDS.get(kind, f"scored by {kind}") for kind in sorted(kinds))
-    signature = next((row["bleu_signature"] for row in rows if row["bleu_signature"]), None)
-    accuracy = "the share of the turns with a correct reply" + (f" ({meaning})" if meaning else "")
-    bleu = "word overlap with the reference replies, 0 to 100" + (f" (sacrebleu `{signature}`)" if signature else "")
-    return (
-        f"**Accuracy** is {accuracy}. **Retention** is a model's accuracy over the teacher's, **gain** its accuracy less "
-        f"the undistilled baseline's. **BLEU** is {bleu}; "
-        "*to teacher* it compares with the teacher's replies instead. **Similarity** is the cosine of sentence "
-        "embeddings. Figures in brackets are 95% intervals; models whose intervals overlap share a rank. "
-        "Times are those of one model alone on the machine, warm-up not counted."
-    )
+def note(board: Board | None, rows: Sequence[dict[str, Any]], intent: str | None, turn: int | None) -> str:
+    """HTML above the table: what was measured, what the filter chose, and the table to take away."""
+    words: list[str] = []
+    if board is None:
+        words.append("No model has been measured yet: this is what people's votes say.")
+    else:
+        data = board.newest
+        kinds = {row["accuracy_kind"] for row in rows} - {None}
+        words.append(
+            f"{data.turns:,} questions in {data.conversations:,} conversations, the same for every model; "
+            f"last measured {data.created[:10]}."
+        )
+        words += [
+            f"{ACCURACY_WORDS.get(kind, f'accuracy is scored by {kind}').capitalize()}." for kind in sorted(kinds)
+        ]
+    if intent or turn:
+        chosen = " and ".join(
+            filter(None, (f"intent “{intent.replace('_', ' ')}”" if intent else "", f"turn {turn}" if turn else ""))
+        )
+        most = max((row["n"] or 0 for row in rows), default=0)
+        words.append(
+            f"<b>Only {_e(chosen)}</b>: {most} turns are judged, and accuracy, rank and what follows from them are of "
+            "these. Times, memory and cost are of all turns; BLEU, chrF and similarity are known of all turns only, and "
+            f"votes {'of whole conversations only' if turn else 'are those on this intent'}."
+        )
+    if os.environ.get("SPACE_ID"):
+        words.append("A restart of this Space may lose what was measured here; see About.")
+    links = f"Download this table: {_link('CSV', 'csv', to_csv(rows))} · {_link('JSON', 'json', to_json(board, rows, intent, turn))}"
+    return f'<p class="board-note small">{" ".join(words)} {links}</p>'
 
 
-def refresh() -> tuple[Any, ...]:
-    """→ table, explanation, notice: either the rows, or what to do to get some."""
-    try:
-        rows = leaderboard_rows()
-    except DistillerError as error:
-        return gr.skip(), gr.skip(), gr.Markdown(f"⚠ {error}", visible=True)
-    return (
-        gr.Dataframe(to_table(rows), visible=bool(rows)),
-        gr.Markdown(explanation(rows), visible=bool(rows)),
-        gr.Markdown(EMPTY, visible=not rows),
-    )
+def to_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """Every key of a row, intervals as two columns."""
+    out = io.StringIO()
+    names = [
+        name for key in KEYS for name in ((f"{key[:-3]}_low", f"{key[:-3]}_high") if key.endswith("_ci") else (key,))
+    ]
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(names)
+    for row in rows:
+        writer.writerow(v for key in KEYS for v in ((row[key] or (None, None)) if key.endswith("_ci") else (row[key],)))
+    return out.getvalue()
 
 
-def build_leaderboard_tab(page: gr.Blocks) -> None:
-    notice = gr.Markdown(EMPTY, visible=False, elem_id="leaderboard-notice")
-    table = gr.Dataframe(
-        headers=[column.title for column in COLUMNS],
-        datatype=["str" if column.key in {"model", "role"} else "number" for column in COLUMNS],
-        column_widths=[f"{column.width}px" for column in COLUMNS],
-        interactive=False,
-        visible=False,
-        show_label=False,
-        show_search="search",
-        pinned_columns=1,
-        wrap=True,
-        buttons=["fullscreen", "copy"],
-        elem_id="leaderboard",
-    )
-    words = gr.Markdown(visible=False, elem_classes="small")
-    button = gr.Button("Refresh", size="sm", min_width=0, elem_id="refresh")
+def to_json(board: Board | None, rows: Sequence[dict[str, Any]], intent: str | None, turn: int | None) -> str:
+    data = {"name": board.name, "sha256": board.key} if board else None
+    return json.dumps({"data": data, "intent": intent, "turn": turn, "rows": list(rows)}, indent=1, ensure_ascii=False)
+
+
+def build_leaderboard_tab(page: gr.Blocks, ratings: Ratings | None = None, tab: gr.Tab | None = None) -> None:
+    """`ratings`: what people's votes say. `tab`: where this stands; opening it shows what is new."""
+
+    def show(data_set: str | None, intent: str | None, turn: int | None, request: gr.Request) -> list[Any]:
+        visible = may_see(visitor_of(request))
+        found, troubles = boards(visible)
+        board = next((board for board in found if board.key == data_set), found[0] if found else None)
+        intent = intent if board and intent in board.intents() else None
+        turn = turn if board and turn in board.turns() else None
+        votes: list[dict[str, Any]] = []
+        if ratings is not None:
+            try:
+                votes = ratings({"data_set": board.key if board else None, "intent": intent, "turn": turn})
+                votes = [row for row in votes if visible(_report_of(row["model"]))]
+            except DistillerError as error:
+                troubles = [*troubles, f"The votes cannot be shown: {error}"]
+        rows = with_votes(board.rows(intent, turn) if board else [], votes)
+        columns = columns_of(rows, board.rows() if board else [])
+        if not rows:
+            troubles = [*troubles, EMPTY]
+        figures = of_leaderboard(rows, labels(rows, ROLE_LABELS))
+        return [
+            gr.Markdown("\n\n".join(troubles), visible=bool(troubles)),
+            gr.Column(visible=bool(rows)),
+            gr.Dropdown(_data_sets(found), value=board.key if board else None, visible=bool(found)),
+            gr.Dropdown(
+                _choices("all intents", board.intents() if board else []), value=intent or "", visible=bool(found)
+            ),
+            gr.Dropdown(_choices("all turns", board.turns() if board else []), value=turn or "", visible=bool(found)),
+            note(board, rows, intent, turn),
+            gr.Dataframe(
+                to_table(rows, columns),
+                datatype=["str" if column.key == "model" else "number" for column in columns],
+                column_widths=[f"{WIDTHS.get(column.key, 110)}px" for column in columns],
+            ),
+            *(gr.Plot(figure, visible=figure is not None) for figure in figures),
+        ]
+
+    with gr.Column(elem_id="board"):
+        notice = gr.Markdown(LOADING, elem_id="leaderboard-notice")
+        with gr.Column(visible=False) as results:
+            with gr.Row(elem_id="board-filters"):
+                data_set = gr.Dropdown([], label="Data set", scale=2, min_width=240)
+                intent = gr.Dropdown([], label="What the customer wants (intent)", min_width=130)
+                turn = gr.Dropdown([], label="Question number (turn)", min_width=130)
+            above = gr.HTML()
+            table = gr.Dataframe(
+                interactive=False,
+                show_label=False,
+                label="Leaderboard",
+                show_search="search",
+                pinned_columns=1,
+                wrap=True,
+                buttons=["fullscreen", "copy"],
+                elem_id="leaderboard",
+            )
+            meanings = json.dumps({column.title: column.meaning for column in (MODEL, *COLUMNS)})
+            gr.HTML(
+                f'<p id="board-hint" data-meanings="{_e(meanings)}">{HINT}</p>'
+                f'<details class="definitions"><summary>What every column means</summary>{definitions((MODEL, *COLUMNS))}</details>',
+                js_on_load=EXPLAIN_HEADERS,
+            )
+            with gr.Row(elem_id="board-charts"):
+                plots = [gr.Plot(show_label=False, visible=False, min_width=320) for _ in range(3)]
+        button = gr.Button("Refresh", size="sm", min_width=0, elem_id="refresh")
+    filters = [data_set, intent, turn]
+    opened = [tab.select] if tab is not None else []
     gr.on(
-        [page.load, button.click],
-        refresh,
-        None,
-        [table, words, notice],
+        [page.load, button.click, *opened, *(each.select for each in filters)],
+        show,
+        filters,
+        [notice, results, *filters, above, table, *plots],
         queue=False,
         show_progress="hidden",
         api_visibility="private",
     )
+
+
+def _report_of(model: str) -> Path:
+    """Where the report of a run's model would lie, there or not."""
+    return runs_folder() / model.removeprefix("run:").partition("/")[0] / "report.json"
+
+
+def _data_sets(found: Sequence[Board]) -> list[tuple[str, str]]:
+    names = [board.name for board in found]
+    return [
+        (
+            board.name
+            if names.count(board.name) == 1
+            else f"{board.name} ({board.key[:6]}, {board.newest.turns} questions)",
+            board.key,
+        )
+        for board in found
+    ]
+
+
+def _choices(all_words: str, values: Sequence[Any]) -> list[tuple[str, Any]]:
+    return [(all_words, ""), *((str(value).replace("_", " "), value) for value in values)]
+
+
+def _link(words: str, ending: str, text: str) -> str:
+    kind = {"csv": "text/csv", "json": "application/json"}[ending]
+    coded = base64.b64encode(text.encode()).decode()
+    return f'<a download="leaderboard.{ending}" href="data:{kind};base64,{coded}">{words}</a>'
+
+
+def _e(text: str) -> str:
+    return html.escape(text, quote=True)

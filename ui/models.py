@@ -11,23 +11,24 @@ import os
 import secrets
 import threading
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from distiller.chat import ChatModel, OpenOptions, open_model
+from distiller.chat import ChatModel, OpenOptions
 from distiller.errors import DataError, DistillerError, ModelError
 from distiller.job import load_job
 from distiller.prompting import Prompting
 from distiller.runs import list_runs, resolve_model
 from distiller.schema import Conversation, Message
 from evals.contestants import Contestant, of_run
-from ui.access import Visitor, visible_runs
+from ui.access import Visitor, started_by, visible_runs
 from ui.job_form import QUICKSTART
+from ui.zero_gpu import open_here
 
 DEFAULT_TEACHER = "bundled:fernhill-support-135m"
 UNTRAINED = "bundled:smollm2-135m-instruct"
-_ROLE_LABELS = {
+ROLE_LABELS = {
     "student": "Student",
     "teacher": "Teacher",
     "baseline": "Undistilled baseline",
@@ -55,14 +56,14 @@ def offered(visitor: Visitor | None = None) -> dict[str, Contestant]:
     }
 
 
-def blind_pool(visitor: Visitor | None = None) -> list[str]:
+def blind_pool() -> list[str]:
     """Who meets in blind battles: all of the newest complete run, and the students of the others of its shop.
 
-    Before there is one: the default teacher and the model that nobody trained.
+    Before there is one: the default teacher and the model that nobody trained. Private runs take no part.
     """
-    contestants = offered(visitor)
-    runs = list_runs() if visitor is None else visible_runs(visitor)
-    complete = [run for run in runs if run.manifest is not None and f"run:{run.id}/student" in contestants]
+    contestants = offered()
+    runs = [run for run in list_runs() if run.manifest is not None and not started_by(run)[1]]
+    complete = [run for run in runs if f"run:{run.id}/student" in contestants]
     if not complete:
         return [DEFAULT_TEACHER, UNTRAINED]
     newest = complete[0].job
@@ -88,7 +89,7 @@ def label_of(name: str) -> str:
     """What a person calls a contestant: its role and its run."""
     if name.startswith("run:"):
         run, _, role = name.removeprefix("run:").partition("/")
-        return f"{_ROLE_LABELS.get(role, role)} ({run})"
+        return f"{ROLE_LABELS.get(role, role)} ({run})"
     return {DEFAULT_TEACHER: "Teacher of the shop (135M)", UNTRAINED: "Untrained model (135M)"}.get(name, name)
 
 
@@ -170,6 +171,7 @@ class ModelCache:
     # transformers' loaders set process-wide defaults while they work: one at a time.
     _loading: threading.Lock = field(default_factory=threading.Lock)
     _searching: threading.Lock = field(default_factory=threading.Lock)
+    _warming: asyncio.Task[None] | None = None
 
     @asynccontextmanager
     async def lease(self, name: str) -> AsyncIterator[Opened]:
@@ -192,9 +194,20 @@ class ModelCache:
                 del self._entries[key]  # the next visitor tries again
             await self._close_idle()
 
+    def warm(self, names: Sequence[str]) -> None:
+        """Opens `names` in the background, the first time: the first visitor reads while they load."""
+        if self._warming is None:
+            self._warming = asyncio.create_task(self._warm(names))
+
+    async def _warm(self, names: Sequence[str]) -> None:
+        for name in names:
+            with suppress(DistillerError):  # whoever asks it will read why
+                async with self.lease(name):
+                    pass
+
     def _open(self, name: str, key: _Key) -> ChatModel:
         with self._loading:
-            return open_model(name, key.options)
+            return open_here(name, key.options)
 
     def _prompting(self, contestant: Contestant) -> Prompting:
         key = (contestant.name.partition("/")[0], contestant.role == "teacher")  # all but the teacher are told the same

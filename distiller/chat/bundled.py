@@ -87,7 +87,13 @@ def chat_model_folder(name: str) -> str:
         weights = _adapter_weights(name)
         digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
         base = chat_model_folder(bundled.adapts)
-        return _made_once(cache_folder() / f"{name}-v{CACHE_VERSION}-{digest}", partial(_merge, base, weights.parent))
+        target = cache_folder() / f"{name}-v{CACHE_VERSION}-{digest}"
+        try:
+            return _made_once(target, partial(_merge, base, weights.parent))
+        except OSError:
+            if Path(base).is_dir():
+                raise
+            raise ModelError(not_found_message(name)) from None
     packaged = _packaged_file(bundled)
     if packaged is None:
         return bundled.hub

@@ -35,18 +35,15 @@ def store(tmp_path: Path) -> Iterator[VoteStore]:
 
 
 def say(battle: Battle, query: str, store: VoteStore, reply: str = "of course.") -> None:
-    begin(battle, POOL, store, "visitor")
-    assert battle.pair is not None
-    models = {name: ScriptedModel(["Yes, ", reply], {}, name, None) for name in battle.pair}
+    pair = begin(battle, lambda: POOL)
+    models = {name: ScriptedModel(["Yes, ", reply], {}, name, None) for name in pair}
 
     async def talk() -> None:
-        async for _ in answer_both(
-            cast(ModelCache, ScriptedCache(models)), battle.pair or ("", ""), battle.transcript, query
-        ):
+        async for _ in answer_both(cast(ModelCache, ScriptedCache(models)), pair, battle.transcript, query):
             assert not battle.open_to_vote or battle.transcript.last[0].state == "answered"
 
     asyncio.run(talk())
-    record(battle, store)
+    record(battle, store, "visitor")
 
 
 def test_one_vote_after_both_have_answered_and_the_names_only_then(store: VoteStore) -> None:
@@ -148,6 +145,7 @@ def test_a_private_run_is_offered_to_its_visitor_alone(tmp_path: Path) -> None:
     claim(run, visitor, private=True)
     name = f"run:{run.id}/student"
     assert [name in offered(who) for who in (visitor, other, owner, None)] == [True, False, True, True]
-    assert name not in blind_pool(other)
+    assert name not in blind_pool()
     claim(run, visitor, private=False)
     assert name in offered(other)
+    assert name in blind_pool()

