@@ -149,7 +149,7 @@ class Desk:
             if 0 <= k < len(places):
                 view.place = places[k]
 
-        return self._show(view, (box, at), request, move, table=False)
+        return self._show(view, (box, at), request, move)
 
     # Editing
 
@@ -213,7 +213,6 @@ class Desk:
         move: Callable[[list[int]], None] | None = None,
         *,
         first: bool = False,
-        table: bool = True,
         said: str = "",
         keep_box: bool = False,
     ) -> tuple[Any, ...]:
@@ -246,7 +245,7 @@ class Desk:
             else "No turn passes the filters."
         )
         return (
-            table_pane(data, edits, page, view.place) if table else gr.skip(),
+            table_pane(data, edits, page, view.place),
             radio,
             words(span),
             gr.Button(interactive=view.page > 0),

@@ -94,7 +94,8 @@ def table_pane(data: Data, edits: Mapping[Key, Edit], page: Sequence[int], chose
         status = status_of(row, edits.get(row.key))
         query = row.query if len(row.query) <= _CELL_CHARACTERS else row.query[:_CELL_CHARACTERS].rstrip() + "…"
         cells.append([marks.get(group_of(status), "") + status, query, row.intent])
-    style = ["background: var(--color-accent-soft)" if k == chosen else "" for k in page]
+    # Not "" for the others: the table would leave the last one's colour where it was.
+    style = [f"background: {'var(--color-accent-soft)' if k == chosen else 'transparent'}" for k in page]
     return {"headers": list(HEADERS), "data": cells, "metadata": {"styling": [[css] * len(HEADERS) for css in style]}}
 
 

@@ -31,7 +31,7 @@ CSS = """
 #data-columns { gap: 22px; align-items: flex-start; }
 #data-columns > div { gap: 10px; }
 #data-table { min-height: 420px; }
-#data-table [role="grid"] * { font-family: var(--font) !important; }
+#data-table [role="grid"] * { font-family: var(--font) !important; font-size: var(--text-sm); }
 #data-table td { cursor: pointer; }
 .data-line { gap: 8px; align-items: center; flex-wrap: wrap; }
 .data-line > .html-container, .data-line > div:has(.data-words) { flex: 1 1 150px; min-width: 0 !important; }
@@ -111,7 +111,7 @@ def build_data_tab(page: gr.Blocks, start: Callable[[DistillationJob], str]) -> 
             table = gr.Dataframe(
                 headers=list(HEADERS),
                 datatype="str",
-                column_widths=["24%", "46%", "30%"],
+                column_widths=["27%", "44%", "29%"],
                 interactive=False,
                 show_label=False,
                 label="Turns",
