@@ -94,18 +94,18 @@ def notes(report: dict[str, Any]) -> list[str]:
             else "."
         ),
     ]
-    shares = {name.rsplit("/", 1)[-1]: share for name, share in report["batch_dependent"].items()}
+    shares, names = report["batch_dependent"], labels(report["rows"])
     if any(shares.values()):
-        shown = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+        shown = ", ".join(f"{names[name]} {share:.0%}" for name, share in shares.items())
         result.append(f"Replies that came out differently alone than in their batch (rounding): {shown}.")
     return result
 
 
 def to_markdown(report: dict[str, Any]) -> str:
-    rows, columns = report["rows"], used_columns(report["rows"])
+    rows, columns, names = report["rows"], used_columns(report["rows"]), labels(report["rows"])
     lines = [f"# {report['title']}", "", f"{report['created']}", ""]
     lines += [f"- {words}" for words in report["verdicts"]]
-    lines += ["", "| | " + " | ".join(label(row) for row in rows) + " |", "|---|" + "---:|" * len(rows)]
+    lines += ["", "| | " + " | ".join(names[row["model"]] for row in rows) + " |", "|---|" + "---:|" * len(rows)]
     lines += [f"| {title} | " + " | ".join(cell(key, row) for row in rows) + " |" for key, title, _ in columns]
     lines += ["", "Intervals are 95%; a conversation is one cluster.", ""]
     lines += [f"- {words}" for words in notes(report)]
@@ -119,30 +119,34 @@ def to_markdown(report: dict[str, Any]) -> str:
     ]
     for pair in report["comparisons"]:
         low, high = pair["ci"]
-        names = f"{_short(pair['a'])} − {_short(pair['b'])}"
+        both = f"{names[pair['a']]} − {names[pair['b']]}"
         lines.append(
-            f"| {pair['metric']} | {names} | {pair['difference']:+.3f} | {low:+.3f} to {high:+.3f} | "
+            f"| {pair['metric']} | {both} | {pair['difference']:+.3f} | {low:+.3f} to {high:+.3f} | "
             f"{pair['p']:.4f} | {pair['p_adjusted']:.4f} |"
         )
     return "\n".join(lines) + "\n"
 
 
-def label(row: dict[str, Any]) -> str:
-    return row["role"] or row["model"]
-
-
-def _short(name: str) -> str:
-    return name.rsplit("/", 1)[-1] if name.startswith("run:") else name
+def labels(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Model → what it is called among `rows`: its role, or where that is not its alone, its name."""
+    roles = [row["role"] for row in rows]
+    return {
+        row["model"]: row["role"] if row["role"] and roles.count(row["role"]) == 1 else row["model"] for row in rows
+    }
 
 
 def to_html(report: dict[str, Any]) -> str:
     from jinja2 import Environment, FileSystemLoader
 
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
-    environment.globals |= {"cell": cell, "label": label, "short": _short}
+    environment.globals |= {"cell": cell}
     template = environment.get_template("report.html.jinja")
     return template.render(
-        report=report, columns=used_columns(report["rows"]), notes=notes(report), plots=_plots(report)
+        report=report,
+        columns=used_columns(report["rows"]),
+        labels=labels(report["rows"]),
+        notes=notes(report),
+        plots=_plots(report),
     )
 
 
