@@ -25,26 +25,29 @@ _LONGEST = 28
 
 
 def charts(report: dict[str, Any]) -> list[Any]:
-    """Quality with intervals, quality against latency, against memory, by intent, by turn.
+    """Quality with intervals, quality against latency, against memory, by turn, by intent.
 
     Without accuracy it is similarity; without both, and where there is nothing to tell apart, a chart is left out.
     """
     rows = report["rows"]
     quality = "accuracy" if report["accuracy_kind"] else "embedding_similarity"
     words = {"accuracy": "accuracy", "embedding_similarity": "embedding similarity"}[quality]
-    names = {model: _short(name) for model, name in labels(rows).items()}
+    names = {model: _short(name.replace("_trained", "-trained")) for model, name in labels(rows).items()}
     colours = _colours(rows)
     if all(row[quality] is None for row in rows):
         return []
     figures = [_bars(rows, names, colours, quality, words)]
-    for key, title in (("latency_p50_s", "median seconds a reply"), ("peak_memory_mb", "peak memory, MB")):
+    for key, what, axis in (
+        ("latency_p50_s", "response time", "median seconds a reply"),
+        ("peak_memory_mb", "memory", "peak memory, MB"),
+    ):
         if sum(row[key] is not None for row in rows) > 1:
-            figures.append(_against(rows, names, colours, quality, words, key, title))
+            figures.append(_against(rows, names, colours, (quality, words), key, what, axis))
     groups = [report["groups"][row["model"]] for row in rows]
-    if any(set(group["intent"]) != {"none"} for group in groups):
-        figures.append(_heat_map(report, names, quality, words))
     if any(len(group["turn"]) > 1 for group in groups):
         figures.append(_by_turn(report, names, colours, quality, words))
+    if any(set(group["intent"]) != {"none"} for group in groups):
+        figures.append(_heat_map(report, names, quality, words))
     return figures
 
 
@@ -65,7 +68,8 @@ def _figure(title: str, height: int = 340) -> Any:
 
     figure = go.Figure()
     figure.update_layout(
-        title={"text": title, "font": {"size": 15}, "x": 0, "xref": "paper"},
+        title={"text": title, "font": {"size": 15}, "x": 0.03, "y": 1, "yanchor": "top", "pad": {"t": 14}},
+        font={"family": "system-ui, Segoe UI, Roboto, Helvetica Neue, Liberation Sans, sans-serif"},
         height=height,
         template="plotly_white",
         paper_bgcolor="rgba(0,0,0,0)",
@@ -106,10 +110,11 @@ def _bars(rows: Any, names: dict[str, str], colours: dict[str, str], key: str, w
 
 
 def _against(
-    rows: Any, names: dict[str, str], colours: dict[str, str], key: str, words: str, x: str, title: str
+    rows: Any, names: dict[str, str], colours: dict[str, str], quality: tuple[str, str], x: str, what: str, axis: str
 ) -> Any:
     """The better corner is above on the left. Models that lie on each other are told apart by the legend."""
-    figure = _figure(f"{words.capitalize()} against {title}")
+    key, words = quality
+    figure = _figure(f"{words.capitalize()} against {what}")
     for row in rows:
         if row[key] is not None and row[x] is not None:
             figure.add_scatter(
@@ -117,11 +122,12 @@ def _against(
                 y=[row[key]],
                 error_y=_error(row, key),
                 mode="markers",
+                cliponaxis=False,
                 name=names[row["model"]],
                 marker={"size": 13, "color": colours[row["model"]]},
             )
     _legend(figure)
-    figure.update_xaxes(title=title, rangemode="tozero")
+    figure.update_xaxes(title=axis, rangemode="tozero")
     figure.update_yaxes(**_scale(words))
     return figure
 
@@ -146,6 +152,7 @@ def _heat_map(report: dict[str, Any], names: dict[str, str], key: str, words: st
     values = [[groups[model]["intent"].get(intent, {}).get(key) for model in names] for intent in intents]
     shown = "" if len(largest) == len(counts) else f", the {MAX_INTENTS} largest of {len(counts)}"
     figure = _figure(f"{words.capitalize()} by intent{shown}", height=110 + 24 * max(1, len(intents)))
+    figure.update_layout(margin={"t": 100, "b": 12})
     figure.add_trace(
         go.Heatmap(
             z=values,
@@ -164,7 +171,8 @@ def _heat_map(report: dict[str, Any], names: dict[str, str], key: str, words: st
         )
     )
     ticks = {"tickmode": "array", "showgrid": False, "zeroline": False, "automargin": True}
-    figure.update_xaxes(tickvals=list(range(len(names))), ticktext=list(names.values()), side="bottom", **ticks)
+    shown_names = list(names.values())
+    figure.update_xaxes(tickvals=list(range(len(names))), ticktext=shown_names, side="top", tickangle=-30, **ticks)
     figure.update_yaxes(tickvals=list(range(len(intents))), ticktext=[_short(intent) for intent in intents], **ticks)
     return figure
 
@@ -179,6 +187,7 @@ def _by_turn(report: dict[str, Any], names: dict[str, str], colours: dict[str, s
             y=[value for _, value, _ in known],
             customdata=[n for *_, n in known],
             mode="lines+markers",
+            cliponaxis=False,
             name=name,
             line={"color": colours[model]},
             hovertemplate="turn %{x}: %{y:.2f}, %{customdata} turns",

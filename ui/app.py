@@ -8,8 +8,11 @@ from typing import Any
 import gradio as gr
 
 from ui.arena_tab import build_arena_tab
+from ui.evaluation_tab import CSS as EVALUATION_CSS
+from ui.evaluation_tab import build_evaluation_tab
 from ui.leaderboard_tab import build_leaderboard_tab
 from ui.models import ModelCache
+from ui.uploads import MAX_MB
 
 TITLE = "Support Distiller"
 INTRO = (
@@ -120,6 +123,8 @@ def build_app() -> gr.Blocks:
         gr.Markdown(INTRO, elem_id="intro")
         with gr.Tab("Side by side"):
             build_arena_tab(page, models)
+        with gr.Tab("Evaluation"):
+            build_evaluation_tab(page)
         with gr.Tab("Leaderboard"):
             build_leaderboard_tab(page)
     return page
@@ -132,8 +137,8 @@ def launch_options() -> dict[str, Any]:
     return {
         "server_name": "0.0.0.0" if on_space else None,
         "theme": theme(),
-        "css": CSS,
+        "css": CSS + EVALUATION_CSS,
         "ssr_mode": False,  # it would need Node beside Python, for a page that is quick without
         "footer_links": ["gradio", "settings"],
-        "max_file_size": "1kb",  # nothing is uploaded here, yet Gradio's upload address is open
+        "max_file_size": f"{MAX_MB}mb",  # Gradio's upload address is open to every visitor
     }

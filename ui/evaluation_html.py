@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -24,8 +25,9 @@ EMPTY = (
     '<div class="empty"><h3>No report yet</h3><p>A report compares models on the same conversations: how often each '
     "answers correctly, how fast it is, and what it costs.</p>{how}</div>"
 )
+_INTERVAL = re.compile(r"\(95% [^)]*\)")
 _HOW_OWNER = (
-    "<p>Open “New evaluation” below, choose models and conversations, and press Start. A run that is distilled with "
+    "<p>Open “New evaluation” above, choose models and conversations, and press Start. A run that is distilled with "
     "test data makes its report by itself.</p>"
 )
 _HOW_VISITOR = "<p>The owner of this page has not finished one. Come back later.</p>"
@@ -39,21 +41,26 @@ def alert_html(words: str) -> str:
     return f'<div class="notice" role="alert">{escape(words)}</div>' if words else ""
 
 
+def count(number: int, word: str) -> str:
+    return f"{number:,} {word}" + ("" if number == 1 else "s")
+
+
 def name_of(report: dict[str, Any]) -> dict[str, str]:
     """Model → what it is called on the page: its role in words, or its name without the address or the folder."""
-    return {m: short_name(name).replace("reference_trained", "reference-trained") for m, name in labels(report["rows"]).items()}  # fmt: skip
+    return {m: short_name(name).replace("_trained", "-trained") for m, name in labels(report["rows"]).items()}  # fmt: skip
 
 
 def summary_html(report: dict[str, Any]) -> str:
     """What the numbers allow to be said, and on what they stand."""
     data = report["data"]
-    said = "".join(f"<li>{escape(words)}</li>" for words in report["verdicts"])
+    sentences = (_INTERVAL.sub(r"<small>\g<0></small>", escape(words)) for words in report["verdicts"])
+    said = "".join(f"<li>{words}</li>" for words in sentences)
     said = said or "<li>One model alone, or nothing to score by: there is nothing to compare.</li>"
     models = "".join(
         f"<li><b>{escape(name)}</b>{_role_words(report, model)}</li>" for model, name in name_of(report).items()
     )
     return (
-        f'<p class="small">{data["turns"]:,} turns of {data["conversations"]:,} conversations, '
+        f'<p class="small">{count(data["turns"], "turn")} of {count(data["conversations"], "conversation")}, '
         f"{escape(day(report['created']))} UTC</p>"
         f'<ul class="verdicts">{said}</ul>'
         '<details class="small"><summary>How to read this</summary>'
@@ -87,7 +94,7 @@ def table_html(report: dict[str, Any]) -> str:
     small = "".join(f"<li>{escape(words)}</li>" for words in notes(report))
     return (
         '<div class="scroll" tabindex="0" role="region" aria-label="Results of each model">'
-        f'<table><thead><tr><th scope="col">{len(rows)} models</th>{head}</tr></thead>{body}</table></div>'
+        f'<table style="min-width: {6 + 5.5 * len(rows):.0f}rem"><thead><tr><th scope="col">{count(len(rows), "model")}</th>{head}</tr></thead>{body}</table></div>'
         '<p class="small">The small figures are 95% intervals: the range in which the true value most likely lies. Models '
         "whose accuracy intervals overlap share a rank.</p>"
         f'<details class="small"><summary>What each line means</summary><dl>{meanings}</dl></details>'

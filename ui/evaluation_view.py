@@ -5,6 +5,8 @@ A report is found by its id, `RUN` or `evaluations/NAME`, among those that are t
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -13,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from distiller.errors import DataError
-from distiller.runs import list_runs, runs_folder
+from distiller.runs import list_runs
 from distiller.watch import Watch, WorkState
 from distiller.work import LOG, worker_of
 from evals.background import REQUEST, evaluations_folder
-from evals.report import labels
+from evals.report import COLUMNS, labels
+from ui.uploads import uploads_folder
 
 UNDER_WAY = ("queued", "running")
 _NEEDED = ("title", "created", "data", "settings", "rows", "verdicts", "groups", "comparisons", "conversations")
@@ -205,10 +208,6 @@ def data_words(path: Path) -> str:
     return f"{parts[-2]} ({path.stem} set)" if len(parts) >= 2 else path.stem
 
 
-def uploads_folder() -> Path:
-    return runs_folder() / "uploads"
-
-
 def day(created: str) -> str:
     """`2026-11-25T10:11:44Z` → `2026-11-25 10:11`."""
     return created[:16].replace("T", " ")
@@ -313,3 +312,43 @@ def facts_of(turn: dict[str, Any], reply: dict[str, Any]) -> dict[str, list[str]
     missing = list(reply["missing"])
     stated = [fact[0] for fact in turn["facts"] if fact[0] not in missing] if reply["text"].strip() else []
     return {"stated": stated, "missing": missing, "forbidden": list(reply["forbidden"])}
+
+
+# Files to take away.
+
+
+def table_csv(report: dict[str, Any]) -> str:
+    """A line for each model with every figure of the table, intervals as columns of their own; empty: unknown."""
+    keys = [key for key, *_ in COLUMNS]
+    with_interval = [key for key in keys if any(row.get(f"{key}_ci") for row in report["rows"])]
+    header = ["model", "role", *keys, *(f"{key}_{end}" for key in with_interval for end in ("low", "high"))]
+    lines = [
+        [row["model"], row["role"], *(row.get(key) for key in keys)]
+        + [value for key in with_interval for value in row.get(f"{key}_ci") or (None, None)]
+        for row in report["rows"]
+    ]
+    return _csv([header, *lines])
+
+
+def turns_csv(report: dict[str, Any]) -> str:
+    """A line for each reply of each model."""
+    header = ["conversation", "turn", "intent", "query", "reference", "facts", "model", "reply", "correct"]
+    lines: list[list[Any]] = [[*header, "left_out", "must_not_say"]]
+    for turn in report["conversations"]:
+        asked = [turn[key] for key in ("conversation", "turn", "intent", "query", "reference")]
+        facts = "; ".join(fact[0] for fact in turn["facts"])
+        for model, reply in turn["replies"].items():
+            failed = ("; ".join(reply[key]) for key in ("missing", "forbidden"))
+            lines.append([*asked, facts, model, reply["text"], reply["correct"], *failed])
+    return _csv(lines)
+
+
+def _csv(lines: Sequence[Sequence[Any]]) -> str:
+    """With the mark by which spreadsheets know UTF-8. A text that they would run as a formula gets an apostrophe
+    before it, so the exact texts are those of the JSON."""
+    buffer = io.StringIO()
+    buffer.write("\ufeff")
+    writer = csv.writer(buffer, lineterminator="\r\n")
+    for line in lines:
+        writer.writerow([f"'{v}" if isinstance(v, str) and v[:1] in "=+-@\t\r" and v else v for v in line])
+    return buffer.getvalue()
