@@ -133,9 +133,26 @@ def _against(
 
 
 def _legend(figure: Any) -> None:
+    """Below the axis, in room of its own: as much as it takes on a phone, where two short names stand in a line."""
+    names = [trace.name for trace in figure.data]
+    longest = max(map(len, names), default=0)
+    lines = len(names) if longest > 18 else (len(names) + 1) // 2
+    room = 20 * lines
     figure.update_layout(
         showlegend=True,
-        legend={"orientation": "h", "yanchor": "top", "y": -0.22, "x": 0, "itemclick": False, "itemdoubleclick": False},
+        height=figure.layout.height + room - 20,
+        margin={"b": 56 + room},
+        legend={
+            "orientation": "h",
+            "yref": "container",
+            "yanchor": "bottom",
+            "y": 0,
+            "x": 0,
+            "entrywidthmode": "pixels",
+            "entrywidth": 7 * longest,
+            "itemclick": False,
+            "itemdoubleclick": False,
+        },
     )
 
 
@@ -172,7 +189,7 @@ def _heat_map(report: dict[str, Any], names: dict[str, str], key: str, words: st
     )
     ticks = {"tickmode": "array", "showgrid": False, "zeroline": False, "automargin": True}
     shown_names = list(names.values())
-    figure.update_xaxes(tickvals=list(range(len(names))), ticktext=shown_names, side="top", tickangle=-30, **ticks)
+    figure.update_xaxes(tickvals=list(range(len(names))), ticktext=shown_names, side="top", tickangle=35, **ticks)
     figure.update_yaxes(tickvals=list(range(len(intents))), ticktext=[_short(intent) for intent in intents], **ticks)
     return figure
 

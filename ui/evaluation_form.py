@@ -89,6 +89,8 @@ def _check_name(name: str) -> None:
         raise ModelError(f"{name!r} is no model name. Expected {MODEL_NAME_HELP}, without commas.")
     if scheme == "recorded" and not Path(rest).is_file():
         raise ModelError(f"{name!r}: there is no file {rest}.")
+    if scheme == "hf" and rest.startswith(("/", ".")) and not Path(rest).is_dir():
+        raise ModelError(f"{name!r}: there is no folder {rest}.")
     if scheme == "run":
         find_run(rest.partition("/")[0])
 

@@ -94,7 +94,7 @@ def table_html(report: dict[str, Any]) -> str:
     small = "".join(f"<li>{escape(words)}</li>" for words in notes(report))
     return (
         '<div class="scroll" tabindex="0" role="region" aria-label="Results of each model">'
-        f'<table style="min-width: {6 + 5.5 * len(rows):.0f}rem"><thead><tr><th scope="col">{count(len(rows), "model")}</th>{head}</tr></thead>{body}</table></div>'
+        f'<table style="width: {10 + 13 * len(rows)}rem; min-width: {6 + 5.5 * len(rows):.0f}rem; max-width: 100%"><thead><tr><th scope="col">{count(len(rows), "model")}</th>{head}</tr></thead>{body}</table></div>'
         '<p class="small">The small figures are 95% intervals: the range in which the true value most likely lies. Models '
         "whose accuracy intervals overlap share a rank.</p>"
         f'<details class="small"><summary>What each line means</summary><dl>{meanings}</dl></details>'

@@ -33,8 +33,8 @@ CSS = """
 #evaluation dt { color: var(--body-text-color); }
 
 #evaluation .scroll { overflow-x: auto; border: 1px solid var(--border-color-primary); border-radius: 10px;
-  margin-bottom: 8px; }
-#evaluation table { border-collapse: separate; border-spacing: 0; border: 0; margin: 0; padding: 0; width: 100%;
+  margin-bottom: 8px; width: fit-content; max-width: 100%; }
+#evaluation table { border-collapse: separate; border-spacing: 0; border: 0; margin: 0; padding: 0;
   table-layout: fixed; font-variant-numeric: tabular-nums; }
 #evaluation th, #evaluation td { padding: 6px 12px; margin: 0; text-align: right; border: 0; vertical-align: top;
   border-top: 1px solid var(--border-color-primary); background: var(--block-background-fill); }
@@ -89,7 +89,12 @@ CSS = """
 
 #evaluation .work { border: 1px solid var(--border-color-primary); border-radius: 12px; padding: 14px 16px;
   background: var(--block-background-fill); min-height: 150px; }
-#evaluation .work progress { width: 100%; height: 10px; accent-color: var(--primary-600); margin: 0 0 6px; }
+#evaluation progress { appearance: none; display: block; width: 100%; height: 10px; margin: 0 0 6px; border: 0;
+  border-radius: 5px; overflow: hidden; background: var(--border-color-primary); }
+#evaluation progress::-webkit-progress-bar { background: var(--border-color-primary); }
+#evaluation progress::-webkit-progress-value { background: var(--primary-600); }
+#evaluation progress::-moz-progress-bar { background: var(--primary-600); }
+#evaluation progress:indeterminate::-moz-progress-bar { background: transparent; }
 #evaluation .work, #evaluation .work p { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 #evaluation .notice { white-space: pre-line; overflow-wrap: anywhere; padding: 4px 0; }
 #evaluation-saved { position: absolute; opacity: 0; pointer-events: none; width: 1px; height: 1px; overflow: hidden; }
@@ -98,6 +103,7 @@ CSS = """
 @media (max-width: 640px) {
   #evaluation th, #evaluation td { padding: 6px 8px; font-size: var(--text-sm); }
   #evaluation thead th:first-child { width: 96px; }
+  #evaluation-downloads > :first-child { flex: 1 1 100%; }
   #evaluation dl { grid-template-columns: 1fr; }
   #evaluation dd { margin: 0 0 6px; }
 }

@@ -249,8 +249,8 @@ def build_evaluation_tab(page: gr.Blocks) -> None:
         notice = gr.HTML()
         work = gr.HTML()
         with gr.Row(visible=False, elem_id="evaluation-actions") as actions:
-            stop = gr.Button("Stop", min_width=90)
-            go_on = gr.Button("Go on", min_width=90, visible=False)
+            stop = gr.Button("Stop", min_width=90, elem_id="evaluation-stop")
+            go_on = gr.Button("Go on", min_width=90, visible=False, elem_id="evaluation-go-on")
         with gr.Column(visible=False) as report:
             summary = gr.HTML()
             with gr.Tabs():
@@ -313,7 +313,8 @@ def _wire(page: gr.Blocks, tab: Tab, refresh: gr.Button, downloads: Sequence[gr.
 
     at = [tab.picker, browser.place, *browser.filters]
     gr.on(
-        [part.input for part in (browser.intent, browser.turn, browser.outcome, browser.text)],
+        # A text that is pasted with the mouse is a change, and no input.
+        [browser.intent.input, browser.turn.input, browser.outcome.input, browser.text.change],
         tab.narrow,
         at,
         browsed,

@@ -128,8 +128,8 @@ def _evaluation_entry(shelf: Shelf, folder: Path) -> Entry:
     identity, path = f"evaluations/{folder.name}", folder / "report.json"
     request = request_of(folder)
     models, data = request.get("models", []), Path(request.get("data", folder.name))
-    working = worker_of(folder) is not None
-    if path.exists() and not working:
+    watch = Watch(folder) if path.exists() and worker_of(folder) is None else Watch(folder).refresh()
+    if path.exists() and (watch.last == "done" or worker_of(folder) is None):  # its process may take a while to end
         try:
             head = shelf.head(path)
         except DataError:
@@ -137,9 +137,7 @@ def _evaluation_entry(shelf: Shelf, folder: Path) -> Entry:
         title = f"{in_few_words(head['models'])} on {data_words(data)}"
         when, counts = path.stat().st_mtime, (head["created"], head["turns"], head["conversations"])
         return Entry(identity, folder, "complete", title, when, *counts)
-    state: WorkState = Watch(folder).refresh().state
-    if state == "complete":  # said so, and yet there is no report: it was taken away
-        state = "stopped"
+    state: WorkState = "stopped" if watch.state == "complete" else watch.state  # done once, its report taken away
     title = f"{in_few_words([short_name(model) for model in models])} on {data_words(data)}"
     return Entry(identity, folder, state, title, (folder / REQUEST).stat().st_mtime)
 
