@@ -8,8 +8,8 @@ from typing import Any
 
 import gradio as gr
 
-from ui.evaluation_html import conversation_html, name_of, position_html
-from ui.evaluation_view import Filters, intents, matching, outcomes, shown_models, turn_numbers
+from ui.evaluation_html import conversation_html, position_html
+from ui.evaluation_view import Filters, intents, matching, name_of, outcomes, shown_models, turn_numbers
 
 #: Component → what it becomes; those that are not in it stay as they are.
 Updates = dict[Any, Any]

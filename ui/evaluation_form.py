@@ -154,11 +154,15 @@ class Form:
     start: gr.Button
     inputs: list[Any]
 
-    def offer(self) -> dict[Any, Any]:
-        """The choices there are now. What is chosen stays."""
+    def offer(self, *, choose: bool) -> dict[Any, Any]:
+        """What can be chosen now, for an owner's eyes alone. `choose`: the newest run's teacher and student, too."""
+        names, sets = contestant_names(), [*data_sets(), UPLOAD]
+        if not choose:
+            return {self.models: gr.Dropdown(choices=names), self.data: gr.Dropdown(choices=sets)}
+        pair = list(dict.fromkeys(default_pair(names)))
         return {
-            self.models: gr.Dropdown(choices=contestant_names()),
-            self.data: gr.Dropdown(choices=[*data_sets(), UPLOAD]),
+            self.models: gr.Dropdown(choices=names, value=pair[::-1]),
+            self.data: gr.Dropdown(choices=sets, value=sets[0]),
         }
 
 
@@ -187,15 +191,11 @@ def look(data: str | None, file: str | None, *columns: str | None) -> str:
 
 
 def build_form() -> Form:
-    """An accordion, hidden until the tab knows that an owner looks."""
+    """An accordion, hidden and without choices until the tab knows that an owner looks."""
     defaults = Evaluation()
-    names = contestant_names()
-    pair = list(dict.fromkeys(default_pair(names)))
-    sets = [*data_sets(), UPLOAD]
     with gr.Accordion("New evaluation", open=False, visible=False, elem_id="evaluation-new") as box:
         models = gr.Dropdown(
-            names,
-            value=pair[::-1],
+            [],
             multiselect=True,
             allow_custom_value=True,
             label="Models",
@@ -203,8 +203,7 @@ def build_form() -> Form:
             elem_id="evaluation-models",
         )
         data = gr.Dropdown(
-            sets,
-            value=sets[0],
+            [],
             label="Conversations to answer",
             info="Best ones that no model was trained on",
             elem_id="evaluation-data",

@@ -8,9 +8,9 @@ from html import escape
 from typing import Any
 
 from distiller.watch import Bar, Watch
-from evals.report import cell, labels, notes, used_columns
+from evals.report import cell, notes, used_columns
 from ui.differences import mark
-from ui.evaluation_view import UNDER_WAY, Entry, day, facts_of, short_name
+from ui.evaluation_view import UNDER_WAY, Entry, day, facts_of, name_of
 
 #: What the lines of the table are about; the order within one is that of the report.
 SECTIONS: dict[str, tuple[str, ...]] = {
@@ -43,11 +43,6 @@ def alert_html(words: str) -> str:
 
 def count(number: int, word: str) -> str:
     return f"{number:,} {word}" + ("" if number == 1 else "s")
-
-
-def name_of(report: dict[str, Any]) -> dict[str, str]:
-    """Model → what it is called on the page: its role in words, or its name without the address or the folder."""
-    return {m: short_name(name).replace("_trained", "-trained") for m, name in labels(report["rows"]).items()}  # fmt: skip
 
 
 def summary_html(report: dict[str, Any]) -> str:

@@ -52,7 +52,7 @@ CSS = """
 
 #evaluation-charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 14px;
   align-items: start; }
-#evaluation-charts > * { min-width: 0 !important; }
+#evaluation-charts > * { min-width: 0 !important; min-height: 340px; } /* a place before the picture is there */
 #evaluation-charts > .wide { grid-column: 1 / -1; }
 /* Plotly writes its colours into the picture, so those of the page have to outrank them. */
 #evaluation-charts .infolayer text, #evaluation-charts .xtick text, #evaluation-charts .ytick text {

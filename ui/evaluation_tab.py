@@ -144,7 +144,7 @@ class Tab:
         owner = visitor_of(request).owner
         entries = list_reports(self.shelf, owner=owner)
         first = entries[0].id if entries else None
-        form = {self.form.box: gr.Accordion(visible=owner), **(self.form.offer() if owner else {})}
+        form = {self.form.box: gr.Accordion(visible=owner), **(self.form.offer(choose=True) if owner else {})}
         return self.chosen(first, owner, and_list=True) | form
 
     def pick(self, request: gr.Request, identity: str | None) -> Updates:
@@ -155,7 +155,7 @@ class Tab:
         owner = visitor_of(request).owner
         entries = list_reports(self.shelf, owner=owner)
         if any(entry.id == identity for entry in entries):
-            return self.listing(entries, identity)
+            return self.listing(entries, identity) | (self.form.offer(choose=False) if owner else {})
         return self.arrive(request)
 
     def tick(self, request: gr.Request, identity: str | None, listed: list[str]) -> Updates:
@@ -247,7 +247,7 @@ def build_evaluation_tab(page: gr.Blocks) -> None:
             refresh = gr.Button("Refresh", size="sm", min_width=0)
         form = build_form()
         notice = gr.HTML()
-        work = gr.HTML()
+        work = gr.HTML('<p class="small" role="status">Loading the reports…</p>')
         with gr.Row(visible=False, elem_id="evaluation-actions") as actions:
             stop = gr.Button("Stop", min_width=90, elem_id="evaluation-stop")
             go_on = gr.Button("Go on", min_width=90, visible=False, elem_id="evaluation-go-on")

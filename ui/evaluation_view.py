@@ -83,7 +83,7 @@ class Shelf:
                     "created": report["created"],
                     "turns": report["data"]["turns"],
                     "conversations": report["data"]["conversations"],
-                    "models": [short_name(name) for name in labels(report["rows"]).values()],
+                    "models": list(name_of(report).values()),
                 }
             return self._heads[key]
 
@@ -192,6 +192,15 @@ def short_name(model: str) -> str:
     return rest if scheme in {"run", "bundled"} else rest.rstrip("/").rsplit("/", 1)[-1] or model
 
 
+def name_of(report: dict[str, Any]) -> dict[str, str]:
+    """Model → what it is called on the page: its role, or its name without the address or the folder, where that
+    is enough to tell it from the others."""
+    full = labels(report["rows"])
+    short = {model: short_name(name).replace("_trained", "-trained") for model, name in full.items()}
+    names = list(short.values())
+    return {model: name if names.count(name) == 1 else full[model] for model, name in short.items()}
+
+
 def in_few_words(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
@@ -241,7 +250,7 @@ def outcomes(report: dict[str, Any], models: Sequence[str]) -> dict[str, tuple[s
     result["wrong"] = ("All wrong", lambda correct: _judged(correct) and True not in correct)
     result["right"] = ("All right", lambda correct: _judged(correct) and False not in correct)
     if len(models) > 1:
-        names = labels(report["rows"])
+        names = name_of(report)
         for k, model in enumerate(models):
             result[f"only:{model}"] = (f"Only {names[model]} wrong", _only_wrong(k))
     return result

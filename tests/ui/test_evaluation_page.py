@@ -215,6 +215,7 @@ def upload(page: Any, name: str, content: str) -> None:
 def test_what_cannot_be_started_is_said_in_place_and_kept(opened: Any) -> None:
     from playwright.sync_api import expect
 
+    before = list(evaluations_folder().glob("*"))
     page = opened()
     choose_models(page, "nonsense")
     upload(page, "broken.jsonl", "{no json}\n")
@@ -231,7 +232,7 @@ def test_what_cannot_be_started_is_said_in_place_and_kept(opened: Any) -> None:
     expect(page.locator("#evaluation-preview")).to_contain_text("1 conversation, 1 turn.")
     page.get_by_text("How it begins").click()
     expect(page.locator("#evaluation-preview")).to_contain_text("<b>Where</b> is it?")
-    assert not evaluations_folder().exists()
+    assert list(evaluations_folder().glob("*")) == before
 
 
 def test_an_evaluation_goes_on_over_a_reload_to_its_report(opened: Any, folder: Path, tiny_model: Path) -> None:
@@ -272,7 +273,8 @@ def test_a_visitor_sees_the_runs_report_and_starts_nothing(opened: Any, addresse
 
     before = set(evaluations_folder().iterdir())
     address = addresses[1]()
-    values = [["bundled:smollm2-135m-instruct"], "helpdesk: test set that ships", None, *["–"] * 4, 1, 1, 1]
+    assert "private-1" not in urllib.request.urlopen(f"{address}/config").read().decode()
+    values = [["bundled:smollm2-135m-instruct"], None, None, *["–"] * 4, 1, 1, 1]
     assert "is for the owner of this page" in call(address, "evaluation-start", values)
     assert "is for the owner of this page" in call(address, "evaluation-go-on", [None])
     assert set(evaluations_folder().iterdir()) == before

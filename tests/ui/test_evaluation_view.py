@@ -28,6 +28,7 @@ from ui.evaluation_view import (
     find_report,
     list_reports,
     matching,
+    name_of,
     outcomes,
     shown_models,
     table_csv,
@@ -100,6 +101,13 @@ def test_outcomes_are_offered_where_something_was_judged() -> None:
     assert shown_models(REPORT, Filters(models=("gone",))) == MODELS
 
 
+def test_models_are_called_by_as_much_of_their_name_as_tells_them_apart() -> None:
+    names = ["run:a/student", "run:b/student", "hf:/x/tiny", "hf:/y/tiny", "openai:gpt@https://secret.example/v1"]
+    rows = [{"model": name, "role": "student" if name.startswith("run:") else None} for name in names]
+    called = list(name_of({"rows": rows}).values())
+    assert called == ["a/student", "b/student", "hf:/x/tiny", "hf:/y/tiny", "gpt"]
+
+
 def test_facts_are_told_by_what_a_reply_does_with_them() -> None:
     turn = {"facts": FACTS}
     reply = {"text": WRONG, "missing": ["30 days"], "forbidden": ["free of charge"]}
@@ -149,7 +157,7 @@ def test_a_reply_shows_its_verdict_its_differences_and_the_facts_it_left_out() -
 def test_the_table_has_every_figure_with_its_meaning_and_interval() -> None:
     html = table_html(REPORT)
     assert "<td>80.0%<small>70.0–90.0</small></td>" in html
-    assert 'title="median time to the first text, one stream">TTFT p50' in html
+    assert 'title="time to first token: median seconds until the first text, one reply at a time">TTFT p50' in html
     assert "Other" not in html  # each column stands in a section
     assert len({key for keys in SECTIONS.values() for key in keys}) == sum(map(len, SECTIONS.values()))
 
