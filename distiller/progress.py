@@ -94,7 +94,9 @@ class Tracker:
     def __init__(self, progress: Progress, bar: RichProgress, task: Any, label: str, total: int, unit: str) -> None:
         self._progress, self._bar, self._task = progress, bar, task
         self._label, self._total, self._unit = label, total, unit
-        self._done, self._started, self._reported = 0, time.monotonic(), 0.0
+        self._done, self._started = 0, time.monotonic()
+        self.report()  # whoever watches sees what begins, before its first item is done
+        self._reported = 0.0
 
     def advance(self, n: int = 1) -> None:
         self._done += n

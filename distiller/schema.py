@@ -14,9 +14,10 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -203,15 +204,9 @@ def read_conversations(
     Bad lines are appended to `bad`; where that is None the first ones make a DataError.
     """
     found: list[BadLine] = []
-    try:
+    with _reading(path):
         rows = _csv_rows(path) if path.suffix.lower() in {".csv", ".tsv"} else _json_rows(path, found)
         conversations = list(_conversations(path, rows, column_map or {}, found))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error}). Check the path.") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 at byte {error.start}. Save it as UTF-8.") from None
-    except csv.Error as error:
-        raise DataError(f"{path}: not a CSV file that can be read: {error}") from None
     if bad is not None:
         bad.extend(found)
     elif found:
@@ -224,6 +219,18 @@ def read_conversations(
     if not conversations:
         raise DataError(f"{path}: holds no conversation.")
     return conversations
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}). Check the path.") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 at byte {error.start}. Save it as UTF-8.") from None
+    except csv.Error as error:
+        raise DataError(f"{path}: not a CSV file that can be read: {error}") from None
 
 
 def _json_rows(path: Path, bad: list[BadLine]) -> Iterator[tuple[int, str, Any]]:
@@ -257,12 +264,25 @@ def _json_rows(path: Path, bad: list[BadLine]) -> Iterator[tuple[int, str, Any]]
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, str, Any]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        sample = file.read(64_000)
-        file.seek(0)
-        delimiter = "\t" if path.suffix.lower() == ".tsv" else (";" if sample.count(";") > sample.count(",") else ",")
-        reader = csv.DictReader(file, delimiter=delimiter)
+        reader = _csv_reader(path, file)
         for row in reader:
             yield reader.line_num, json.dumps(row, ensure_ascii=False)[:2000], row
+
+
+def _csv_reader(path: Path, file: TextIO) -> csv.DictReader[str]:
+    sample = file.read(64_000)
+    file.seek(0)
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else (";" if sample.count(";") > sample.count(",") else ",")
+    return csv.DictReader(file, delimiter=delimiter)
+
+
+def csv_columns(path: Path) -> list[str]:
+    """The names in the first line of a `.csv` or `.tsv` file. Raises DataError."""
+    with _reading(path), path.open(encoding="utf-8-sig", newline="") as file:
+        columns = [name for name in _csv_reader(path, file).fieldnames or [] if name]
+    if not columns:
+        raise DataError(f"{path}: its first line names no columns.")
+    return columns
 
 
 def _conversations(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,9 +12,12 @@ from distiller.job import DistillationJob
 from distiller.pipeline import run_job
 from distiller.progress import Progress
 from distiller.runs import Run, open_run_of, runs_folder
-from distiller.schema import text_hash
+from distiller.schema import text_hash, write_text
 from distiller.work import in_turn, start_work
 from evals.evaluate import evaluate_run
+
+#: What an evaluation was asked for, in its folder: {models, data, options}.
+REQUEST = "request.json"
 
 
 def distill(job: DistillationJob, *, skip_bad: bool = False, quiet: bool = False, queue: bool = False) -> Path | None:
@@ -57,5 +61,7 @@ def start_evaluation(models: Sequence[str], data: Path, options: Sequence[str] =
     arguments = ["--models", ",".join(models), "--data", str(data), *options]
     content = data.read_bytes().hex() if data.exists() else ""
     folder = evaluations_folder() / f"{data.stem}-{text_hash(*arguments, content)[:8]}"
+    request = {"models": list(models), "data": str(data), "options": list(options)}
+    write_text(folder / REQUEST, json.dumps(request, ensure_ascii=False))
     start_work(folder, ["evals", "run", *arguments, "--out", str(folder), "--queue", "--quiet"])
     return folder

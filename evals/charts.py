@@ -1,12 +1,15 @@
-"""The charts of a report, as plotly figures; the app shows the same ones."""
+"""The charts of a report, as plotly figures; the app shows the same ones.
+
+Their paper is transparent, so that they stand on a light page and on a dark one.
+"""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
-from evals.columns import BY_KEY
+from evals.labels import labels
 
 COLOURS = {
     "teacher": "#7a5cc0",
@@ -15,186 +18,198 @@ COLOURS = {
     "reference_trained": "#d98a1f",
     "untouched": "#c0504d",
 }
-_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "pentagon", "triangle-down")
-_OTHER = ("#3b6fb6", "#b64a8f", "#5f8f3b", "#8a6d3b")
-
-
-def colour(row: dict[str, Any], index: int) -> str:
-    return COLOURS.get(row["role"] or "", _OTHER[index % len(_OTHER)])
+_OTHER = ("#3b6fb6", "#b64a8f", "#5f8f3b", "#8a6d3b", "#1f9bb0", "#a05a2c")
+#: Rows of the heat map: beyond, those with the fewest turns are left out.
+MAX_INTENTS = 40
+_LONGEST = 28
 
 
 def charts(report: dict[str, Any]) -> list[Any]:
-    """Quality with intervals, quality against latency, against memory, by intent, by turn."""
+    """Quality with intervals, quality against latency, against memory, by turn, by intent.
+
+    Without accuracy it is similarity; without both, and where there is nothing to tell apart, a chart is left out.
+    """
     rows = report["rows"]
     quality = "accuracy" if report["accuracy_kind"] else "embedding_similarity"
     words = {"accuracy": "accuracy", "embedding_similarity": "embedding similarity"}[quality]
-    figures = [_bars(rows, quality, words)]
-    for key, title in (("latency_p50_s", "median seconds a reply"), ("weights_mb", "weights on disk, MB")):
+    names = {model: _short(name.replace("_trained", "-trained")) for model, name in labels(rows).items()}
+    colours = _colours(rows)
+    if all(row[quality] is None for row in rows):
+        return []
+    figures = [_bars(rows, names, colours, quality, words)]
+    for key, what, axis in (
+        ("latency_p50_s", "response time", "median seconds a reply"),
+        ("peak_memory_mb", "memory", "peak memory, MB"),
+    ):
         if sum(row[key] is not None for row in rows) > 1:
-            figures.append(_against(rows, quality, words, key, title))
-    figures.append(_heat_map(report, quality, words))
-    figures.append(_by_turn(report, quality, words))
+            figures.append(_against(rows, names, colours, (quality, words), key, what, axis))
+    groups = [report["groups"][row["model"]] for row in rows]
+    if any(len(group["turn"]) > 1 for group in groups):
+        figures.append(_by_turn(report, names, colours, quality, words))
+    if any(set(group["intent"]) != {"none"} for group in groups):
+        figures.append(_heat_map(report, names, quality, words))
     return figures
 
 
-def _figure(title: str, height: int = 380) -> Any:
+def _colours(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    roles = [row["role"] for row in rows]
+    known = {r["model"]: COLOURS[r["role"]] for r in rows if r["role"] in COLOURS and roles.count(r["role"]) == 1}
+    others = [row["model"] for row in rows if row["model"] not in known]
+    return known | {model: _OTHER[k % len(_OTHER)] for k, model in enumerate(others)}
+
+
+def _short(text: str) -> str:
+    """Plotly reads tags in its texts, and what is written here comes from names and data."""
+    return escape(text if len(text) <= _LONGEST else f"…{text[1 - _LONGEST :]}", quote=False)
+
+
+def _figure(title: str, height: int = 340) -> Any:
     import plotly.graph_objects as go
 
     figure = go.Figure()
     figure.update_layout(
-        title=title,
+        title={"text": title, "font": {"size": 15}, "x": 0.03, "y": 1, "yanchor": "top", "pad": {"t": 14}},
+        font={"family": "system-ui, Segoe UI, Roboto, Helvetica Neue, Liberation Sans, sans-serif"},
         height=height,
         template="plotly_white",
-        margin={"l": 60, "r": 20, "t": 50, "b": 50},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        margin={"l": 56, "r": 16, "t": 44, "b": 48},
         showlegend=False,
+        dragmode=False,  # a finger that scrolls past must not zoom
+        modebar={"bgcolor": "rgba(0,0,0,0)"},
     )
+    figure.update_xaxes(fixedrange=True)
+    figure.update_yaxes(fixedrange=True)
     return figure
 
 
-def _error(row: dict[str, Any], key: str) -> dict[str, Any]:
+def error_bars(row: dict[str, Any], key: str) -> dict[str, Any]:
     low, high = row[f"{key}_ci"]
     return {"type": "data", "symmetric": False, "array": [high - row[key]], "arrayminus": [row[key] - low]}
 
 
-def _name(row: dict[str, Any]) -> str:
-    return row["role"] or row["model"]
+def _scale(words: str) -> dict[str, Any]:
+    percent = {"tickformat": ".0%"} if words == "accuracy" else {}
+    return {"title": words, "range": [0, 1.05], "dtick": 0.2, **percent}
 
 
-def _bars(rows: list[dict[str, Any]], key: str, words: str) -> Any:
+def _bars(rows: Any, names: dict[str, str], colours: dict[str, str], key: str, words: str) -> Any:
     figure = _figure(f"{words.capitalize()}, 95% intervals")
-    for index, row in enumerate(rows):
+    for row in rows:
         if row[key] is not None:
-            figure.add_bar(x=[_name(row)], y=[row[key]], error_y=_error(row, key), marker_color=colour(row, index))
-    figure.update_yaxes(range=[0, 1], title=words)
+            figure.add_bar(
+                x=[names[row["model"]]],
+                y=[row[key]],
+                error_y=error_bars(row, key) | {"color": "#808080"},
+                marker_color=colours[row["model"]],
+                name=names[row["model"]],
+            )
+    figure.update_yaxes(**_scale(words))
     return figure
 
 
-def _against(rows: list[dict[str, Any]], key: str, words: str, x: str, title: str) -> Any:
-    figure = _figure(f"{words.capitalize()} against {title}")
-    for index, row in enumerate(rows):
+def _against(
+    rows: Any, names: dict[str, str], colours: dict[str, str], quality: tuple[str, str], x: str, what: str, axis: str
+) -> Any:
+    """The better corner is above on the left. Models that lie on each other are told apart by the legend."""
+    key, words = quality
+    figure = _figure(f"{words.capitalize()} against {what}")
+    for row in rows:
         if row[key] is not None and row[x] is not None:
             figure.add_scatter(
                 x=[row[x]],
                 y=[row[key]],
-                error_y=_error(row, key),
-                mode="markers+text",
-                text=[_name(row)],
-                textposition="top center",
-                marker={"size": 13, "color": colour(row, index)},
+                error_y=error_bars(row, key),
+                mode="markers",
+                cliponaxis=False,
+                name=names[row["model"]],
+                marker={"size": 13, "color": colours[row["model"]]},
             )
-    figure.update_xaxes(title=title, rangemode="tozero")
-    figure.update_yaxes(title=words, range=[0, 1.05])
+    _legend(figure)
+    figure.update_xaxes(title=axis, rangemode="tozero")
+    figure.update_yaxes(**_scale(words))
     return figure
 
 
-def _heat_map(report: dict[str, Any], key: str, words: str) -> Any:
-    import plotly.graph_objects as go
-
-    names = [row["model"] for row in report["rows"]]
-    intents = sorted({intent for name in names for intent in report["groups"][name]["intent"]})
-    values = [[report["groups"][n]["intent"].get(i, {}).get(key) for i in intents] for n in names]
-    figure = _figure(f"{words.capitalize()} by intent", height=140 + 42 * len(names))
-    figure.add_trace(
-        go.Heatmap(z=values, x=intents, y=[_name(row) for row in report["rows"]], zmin=0, zmax=1, colorscale="Viridis")
-    )
-    return figure
-
-
-def _by_turn(report: dict[str, Any], key: str, words: str) -> Any:
-    figure = _figure(f"{words.capitalize()} by turn of the conversation")
-    for index, row in enumerate(report["rows"]):
-        turns = report["groups"][row["model"]]["turn"]
-        known = [(int(t), v[key]) for t, v in turns.items() if key in v]
-        figure.add_scatter(
-            x=[t for t, _ in known],
-            y=[v for _, v in known],
-            mode="lines+markers",
-            name=_name(row),
-            line={"color": colour(row, index)},
-        )
-    figure.update_layout(showlegend=True)
-    figure.update_xaxes(title="turn", dtick=1)
-    figure.update_yaxes(title=words, range=[0, 1.05])
-    return figure
-
-
-def of_leaderboard(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> list[Any]:
-    """Quality with intervals, quality against the time of a reply, people's ratings; None for what nothing is known of.
-
-    `names`: one a row. See-through, so that they stand on a light page and on a dark one; the page colours the text.
-    """
-    quality = "accuracy" if any(row["accuracy"] is not None for row in rows) else "embedding_similarity"
-    words = {"accuracy": "Accuracy", "embedding_similarity": "Similarity"}[quality]
-    return [
-        _dots(rows, names, quality, f"{words}, with 95% intervals"),
-        _trade_off(rows, names, quality, words),
-        _dots(rows, names, "rating", "Rating by votes, with 95% intervals"),
-    ]
-
-
-def _dots(rows: Sequence[dict[str, Any]], names: Sequence[str], key: str, title: str) -> Any:
-    """One line a model, the best on top: names of any length have room, on a phone too."""
-    known = [
-        (row, name, index) for index, (row, name) in enumerate(zip(rows, names, strict=True)) if row[key] is not None
-    ]
-    if not known:
-        return None
-    figure = _see_through(title, len(rows))
-    for row, name, index in sorted(reversed(known), key=lambda each: each[0][key]):
-        figure.add_scatter(
-            x=[row[key]],
-            y=["<br>".join(textwrap.wrap(name, 18))],
-            error_x=_error(row, key) if row.get(f"{key}_ci") else None,
-            mode="markers",
-            marker={"size": 12, "color": colour(row, index)},
-            hovertemplate=f"{name}: {BY_KEY[key].cell(row)}<extra></extra>",
-        )
-    figure.update_yaxes(automargin=True, showgrid=False)
-    if key == "accuracy":
-        figure.update_xaxes(rangemode="tozero", tickformat=".0%")
-    return figure
-
-
-def _trade_off(rows: Sequence[dict[str, Any]], names: Sequence[str], key: str, words: str) -> Any:
-    """Up and to the left is better. Names stand in a legend: beside the points they would cover each other."""
-    time = "latency_p50_s"
-    if sum(row[key] is not None and row[time] is not None for row in rows) < 2:
-        return None
-    figure = _see_through(f"{words} against seconds a reply (median)", len(rows))
-    for index, (row, name) in enumerate(zip(rows, names, strict=True)):
-        if row[key] is None or row[time] is None:
-            continue
-        figure.add_scatter(
-            x=[row[time]],
-            y=[row[key]],
-            error_y=_error(row, key) if row.get(f"{key}_ci") else None,
-            mode="markers",
-            name=name,
-            marker={"size": 12, "color": colour(row, index), "symbol": _SYMBOLS[index % len(_SYMBOLS)]},
-            hovertemplate=f"{name}: {BY_KEY[key].cell(row)}, {BY_KEY[time].cell(row)}<extra></extra>",
-        )
-    figure.update_xaxes(rangemode="tozero")
-    figure.update_yaxes(rangemode="tozero", tickformat=".0%" if key == "accuracy" else ".2f")
+def _legend(figure: Any) -> None:
+    """Below the axis, in room of its own: as much as it takes on a phone, where two short names stand in a line."""
+    names = [trace.name for trace in figure.data]
+    longest = max(map(len, names), default=0)
+    lines = len(names) if longest > 18 else (len(names) + 1) // 2
+    room = 20 * lines
     figure.update_layout(
         showlegend=True,
-        legend={"orientation": "h", "entrywidth": 180, "x": 0, "y": 0, "yref": "container", "yanchor": "bottom"},
-        margin={"b": 40 + 20 * len(rows)},  # on a phone the names stand below each other
+        height=figure.layout.height + room - 20,
+        margin={"b": 56 + room},
+        legend={
+            "orientation": "h",
+            "yref": "container",
+            "yanchor": "bottom",
+            "y": 0,
+            "x": 0,
+            "entrywidthmode": "pixels",
+            "entrywidth": 7 * longest,
+            "itemclick": False,
+            "itemdoubleclick": False,
+        },
     )
+
+
+def _heat_map(report: dict[str, Any], names: dict[str, str], key: str, words: str) -> Any:
+    import plotly.graph_objects as go
+
+    groups = report["groups"]
+    counts: dict[str, int] = {}
+    for model in names:
+        counts |= {intent: group["n"] for intent, group in groups[model]["intent"].items()}
+    # Cut by size, read by name; the first one stands above.
+    largest = sorted(counts, key=lambda intent: -counts[intent])[:MAX_INTENTS]
+    intents = sorted(largest, reverse=True)
+    values = [[groups[model]["intent"].get(intent, {}).get(key) for model in names] for intent in intents]
+    shown = "" if len(largest) == len(counts) else f", the {MAX_INTENTS} largest of {len(counts)}"
+    figure = _figure(f"{words.capitalize()} by intent{shown}", height=110 + 24 * max(1, len(intents)))
+    figure.update_layout(margin={"t": 100, "b": 12})
+    figure.add_trace(
+        go.Heatmap(
+            z=values,
+            x=list(range(len(names))),  # by place: two shortened names may be the same
+            y=list(range(len(intents))),
+            customdata=[[counts[intent]] * len(names) for intent in intents],
+            zmin=0,
+            zmax=1,
+            colorscale="Viridis",
+            showscale=False,
+            xgap=2,
+            ygap=2,
+            texttemplate="%{z:.0%}" if words == "accuracy" else "%{z:.2f}",
+            textfont={"size": 11},
+            hovertemplate="%{y}, %{x}<br>" + words + " %{z:.2f}, %{customdata} turns<extra></extra>",
+        )
+    )
+    ticks = {"tickmode": "array", "showgrid": False, "zeroline": False, "automargin": True}
+    shown_names = list(names.values())
+    figure.update_xaxes(tickvals=list(range(len(names))), ticktext=shown_names, side="top", tickangle=35, **ticks)
+    figure.update_yaxes(tickvals=list(range(len(intents))), ticktext=[_short(intent) for intent in intents], **ticks)
     return figure
 
 
-def _see_through(title: str, models: int) -> Any:
-    figure = _figure(title, height=max(380, 120 + 36 * models))
-    line = "rgba(128,128,128,.25)"
-    figure.update_layout(
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"family": "system-ui, sans-serif", "size": 13, "color": "#808080"},
-        title={"font": {"size": 15}, "x": 0, "xref": "container", "pad": {"l": 4}},
-        margin={"l": 10, "r": 16, "t": 48, "b": 44},
-        dragmode=False,  # a finger scrolls the page
-        hoverlabel={"bgcolor": "#333", "font": {"color": "#fff"}},
-    )
-    figure.update_xaxes(gridcolor=line, zerolinecolor=line, automargin=True, tickangle=0, nticks=6)
-    figure.update_yaxes(gridcolor=line, zerolinecolor=line, automargin=True)
+def _by_turn(report: dict[str, Any], names: dict[str, str], colours: dict[str, str], key: str, words: str) -> Any:
+    figure = _figure(f"{words.capitalize()} by turn of the conversation")
+    for model, name in names.items():
+        turns = report["groups"][model]["turn"]
+        known = [(int(t), group[key], group["n"]) for t, group in turns.items() if group.get(key) is not None]
+        figure.add_scatter(
+            x=[t for t, *_ in known],
+            y=[value for _, value, _ in known],
+            customdata=[n for *_, n in known],
+            mode="lines+markers",
+            cliponaxis=False,
+            name=name,
+            line={"color": colours[model]},
+            hovertemplate="turn %{x}: %{y:.2f}, %{customdata} turns",
+        )
+    _legend(figure)
+    figure.update_xaxes(title="turn", dtick=1)
+    figure.update_yaxes(**_scale(words))
     return figure

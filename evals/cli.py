@@ -168,16 +168,15 @@ def leaderboard(run_name: RunOption = None, as_json: JsonOption = False) -> None
     """The table of a run's models, else of all models that were measured on the newest report's data."""
     from distiller.tables import print_table
     from evals.columns import BY_KEY
-    from evals.leaderboard import labels, leaderboard_rows
+    from evals.labels import labels
+    from evals.leaderboard import leaderboard_rows
 
     rows = leaderboard_rows(run_name)
     empty = "No report yet. Make one: python -m distiller run configs/quickstart.yaml && python -m evals run"
     if not as_json:
         shown = [BY_KEY[key] for key in SHOWN]
-        rows = [
-            {"model": label} | {column.title: column.cell(row) for column in shown}
-            for label, row in zip(labels(rows), rows, strict=True)
-        ]
+        names = labels(rows)
+        rows = [{"model": names[row["model"]]} | {column.title: column.cell(row) for column in shown} for row in rows]
     print_table(rows, as_json=as_json, empty=empty, title="Leaderboard: gold reference, reference history")
 
 

@@ -96,6 +96,8 @@ COLUMNS: tuple[Column, ...] = (
     Column("n", "turns judged", plain(0), "Turns that have something to be judged by: facts, an intent or a reference reply."),
 )  # fmt: skip
 
+#: Those that a report has; the others come with votes.
+REPORT_COLUMNS = tuple(c for c in COLUMNS if c.key not in {"rating", "vote_rank", "win_rate", "votes"})
 BY_KEY = {column.key: column for column in COLUMNS}
 
 

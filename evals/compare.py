@@ -23,7 +23,7 @@ METRIC_WORDS = {
 def relate(rows: Sequence[dict[str, Any]]) -> None:
     """Fills rank, retention and improvement: what the accuracy of a row of a report says next to the others'."""
     judged = [row for row in rows if row["accuracy"] is not None]
-    accuracy = {row["role"]: row["accuracy"] for row in judged}
+    accuracy = {role: row["accuracy"] for role, row in only_of_their_role(rows).items() if row["accuracy"] is not None}
     for row, rank in zip(judged, shared_ranks([tuple(row["accuracy_ci"]) for row in judged]), strict=True):
         row["rank"] = rank
         if accuracy.get("teacher"):
@@ -66,7 +66,7 @@ def comparisons(items: Sequence[Item], scored: dict[str, Scored], roles: dict[st
 
 def verdicts(rows: Sequence[dict[str, Any]], pairs: Sequence[dict[str, Any]]) -> list[str]:
     """What the numbers allow to be said. A difference whose test does not reject is not called one."""
-    by_role = {row["role"]: row for row in rows if row["role"]}
+    by_role = only_of_their_role(rows)
     said: list[str] = []
     if {"student", "baseline"} <= by_role.keys():
         said.append(_against(pairs, "student", "baseline", "The student", "the undistilled baseline"))
@@ -89,17 +89,35 @@ def verdicts(rows: Sequence[dict[str, Any]], pairs: Sequence[dict[str, Any]]) ->
             said.append("Next to the teacher: " + ", ".join(filter(None, cuts)) + ".")
     if {"student", "untouched"} <= by_role.keys():
         said.append(_against(pairs, "student", "untouched", "The student", "the untouched model that it was cut from"))
-    return said
+    return said or _best_against_others(rows, pairs)
+
+
+def only_of_their_role(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Role → its row. A role that two models have, as two runs' students do, names neither."""
+    roles = [row["role"] for row in rows]
+    return {row["role"]: row for row in rows if row["role"] and roles.count(row["role"]) == 1}
+
+
+def _best_against_others(rows: Sequence[dict[str, Any]], pairs: Sequence[dict[str, Any]]) -> list[str]:
+    """Models of no common run: the one of the highest score against each other one, by their names."""
+    metric = next((m for m in METRICS if all(row[m] is not None for row in rows)), None)
+    if metric is None or len(rows) < 2:
+        return []
+    best = max(rows, key=lambda row: row[metric])["model"]
+    others = [row["model"] for row in rows if row["model"] != best]
+    return [_against(pairs, best, name, best, name) for name in others]
 
 
 def _against(pairs: Sequence[dict[str, Any]], a: str, b: str, a_words: str, b_words: str) -> str:
+    """`a` and `b`: roles, or models' names."""
     better: list[str] = []
     worse: list[str] = []
     open_: list[str] = []
     for pair in pairs:
-        if set(pair["roles"]) != {a, b}:
+        sides = next((sides for sides in (pair["roles"], [pair["a"], pair["b"]]) if set(sides) == {a, b}), None)
+        if sides is None:
             continue
-        sign = 1 if pair["roles"][0] == a else -1
+        sign = 1 if sides[0] == a else -1
         low, high = sorted(sign * np.array(pair["ci"]))
         scale = 100 if pair["metric"] == "accuracy" else 1
         unit = " points" if pair["metric"] == "accuracy" else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from distiller.chat.registry import local_source
 from distiller.job import DistillationJob
 from distiller.prompting import Prompting, student_prompting, teacher_prompting
 from distiller.runs import Run, find_run, resolve_model
+from distiller.schema import text_hash
 
 ROLE_WORDS = {
     "teacher": "the model that is imitated, with the policy text it may consult",
@@ -28,10 +30,6 @@ class Contestant:
     role: str | None
     job: DistillationJob | None = None
 
-    @property
-    def file_name(self) -> str:
-        return "".join(c if c.isalnum() or c in "-_." else "_" for c in self.role or self.name)[:100]
-
     def prompting(self, system_prompt: str | None = None) -> Prompting:
         """The job's prompt for its role; `system_prompt` for models of no run."""
         # Stored replies are found by the bare question.
@@ -39,6 +37,19 @@ class Contestant:
             default = DistillationJob.model_fields["system_prompt"].default
             return Prompting(system_prompt if system_prompt is not None else default)
         return teacher_prompting(self.job) if self.role == "teacher" else student_prompting(self.job)
+
+
+def file_names(contestants: Sequence[Contestant]) -> dict[str, str]:
+    """Name → what its predictions' files are called: its role; where two runs' students meet, its name."""
+    roles = [contestant.role for contestant in contestants]
+    return {
+        c.name: c.role if c.role and roles.count(c.role) == 1 else f"{_plain(c.name)[:80]}-{text_hash(c.name)[:8]}"
+        for c in contestants
+    }
+
+
+def _plain(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
 
 
 def of_run(run: Run) -> list[Contestant]:

@@ -18,7 +18,7 @@ from distiller.schema import Conversation, write_jsonl, write_text
 from distiller.tasks import TASKS
 from distiller.work import locked
 from evals.compare import comparisons, relate, verdicts
-from evals.contestants import ROLE_WORDS, Contestant, of_run
+from evals.contestants import ROLE_WORDS, Contestant, file_names, of_run
 from evals.measure import AT_ONCE, measure
 from evals.metrics import BLEU, Similarity
 from evals.replay import replay
@@ -107,13 +107,14 @@ def evaluate(
     similarity = Similarity(settings.embedding_model)
     replies: dict[str, list[str]] = {}
     free: dict[str, list[str]] = {}
+    files = file_names(contestants)
     modes = ((False, replies, ""), (True, free, ".free")) if settings.free_running else ((False, replies, ""),)
     for contestant in contestants:
         for free_running, kept, suffix in modes:
             predictions = replay(
                 contestant,
                 data,
-                setup.folder / "predictions" / f"{contestant.file_name}{suffix}.jsonl",
+                setup.folder / "predictions" / f"{files[contestant.name]}{suffix}.jsonl",
                 sampling=sampling,
                 free_running=free_running,
                 options=setup.options,
@@ -124,9 +125,10 @@ def evaluate(
     measured: dict[str, dict[str, Any]] = {}
     with progress.track("Measuring times and memory", len(contestants), "models") as tracker:
         for contestant in contestants:
-            measured[contestant.name] = measure_once(contestant, data_file, setup)
+            measured[contestant.name] = measure_once(contestant, files[contestant.name], data_file, setup)
             tracker.advance()
-    teacher = next((c.name for c in contestants if c.role == "teacher"), None)
+    teachers = [c.name for c in contestants if c.role == "teacher"]
+    teacher = teachers[0] if len(teachers) == 1 else None
     scored = {
         c.name: score_replies(items, replies[c.name], scorer, similarity, replies[teacher] if teacher else None)
         for c in contestants
@@ -166,8 +168,8 @@ def evaluate(
     return write_report(report, setup.folder)
 
 
-def measure_once(contestant: Contestant, data_file: Path, setup: Setup) -> dict[str, Any]:
-    path = setup.folder / "predictions" / f"{contestant.file_name}.measured.json"
+def measure_once(contestant: Contestant, file_name: str, data_file: Path, setup: Setup) -> dict[str, Any]:
+    path = setup.folder / "predictions" / f"{file_name}.measured.json"
     if path.exists():
         return json.loads(path.read_text("utf-8"))
     settings = setup.settings

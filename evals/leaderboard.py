@@ -7,7 +7,7 @@ set more than once, its newest report counts.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -210,30 +210,6 @@ def ratings_rows(board: pd.DataFrame) -> list[dict[str, Any]]:
         | ({"rating": row["rating"], "rating_ci": [row["low"], row["high"]]} if row["component"] == 1 else {})
         for row in board.to_dict("records")
     ]
-
-
-def labels(rows: Sequence[dict[str, Any]], roles: Mapping[str, str] | None = None) -> list[str]:
-    """How each model is called: its role, and its run where there are several; any other by the short of its name.
-
-    `roles`: what to call the roles by.
-    """
-    several = len({_run_of(row) for row in rows} - {None}) > 1
-    short = [_label(row, several, roles or {}) for row in rows]
-    return [row["model"] if short.count(name) > 1 else name for row, name in zip(rows, short, strict=True)]
-
-
-def _label(row: dict[str, Any], with_run: bool, roles: Mapping[str, str]) -> str:
-    if run := _run_of(row):
-        role = row["role"] or row["model"].rpartition("/")[2]
-        role = roles.get(role, role)
-        return f"{role} · {run}" if with_run else role
-    # openai:MODEL@BASE_URL, hf:OWNER/MODEL or hf:FOLDER, bundled:NAME
-    return row["model"].partition(":")[2].partition("@")[0].rstrip("/").rpartition("/")[2] or row["model"]
-
-
-def _run_of(row: dict[str, Any]) -> str | None:
-    scheme, _, rest = row["model"].partition(":")
-    return rest.partition("/")[0] if scheme == "run" else None
 
 
 def _ranked(rows: Iterable[dict[str, Any]], key: str, interval: str) -> list[dict[str, Any]]:

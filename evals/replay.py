@@ -56,7 +56,8 @@ async def _answer(
     system_prompt: str | None,
 ) -> list[Answered]:
     store = CompletionStore(runs_folder() / "completions.sqlite")
-    label = f"{contestant.role or contestant.name[:24]} answers" + (" freely" if free_running else "")
+    name = contestant.role or contestant.name.rsplit("/", 1)[-1][-32:]
+    label = f"{name} answers" + (" freely" if free_running else "")
     try:
         with progress.track(label, count_turns(data), "replies") as tracker:
             return await converse(

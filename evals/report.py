@@ -8,6 +8,7 @@ from typing import Any
 
 from distiller.schema import write_text
 from evals.columns import used_columns
+from evals.labels import labels
 
 
 def write_report(report: dict[str, Any], folder: Path) -> Path:
@@ -39,18 +40,18 @@ def notes(report: dict[str, Any]) -> list[str]:
             else "."
         ),
     ]
-    shares = {name.rsplit("/", 1)[-1]: share for name, share in report["batch_dependent"].items()}
+    shares, names = report["batch_dependent"], labels(report["rows"])
     if any(shares.values()):
-        shown = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+        shown = ", ".join(f"{names[name]} {share:.0%}" for name, share in shares.items())
         result.append(f"Replies that came out differently alone than in their batch (rounding): {shown}.")
     return result
 
 
 def to_markdown(report: dict[str, Any]) -> str:
-    rows, columns = report["rows"], used_columns(report["rows"])
+    rows, columns, names = report["rows"], used_columns(report["rows"]), labels(report["rows"])
     lines = [f"# {report['title']}", "", f"{report['created']}", ""]
     lines += [f"- {words}" for words in report["verdicts"]]
-    lines += ["", "| | " + " | ".join(label(row) for row in rows) + " |", "|---|" + "---:|" * len(rows)]
+    lines += ["", "| | " + " | ".join(names[row["model"]] for row in rows) + " |", "|---|" + "---:|" * len(rows)]
     lines += [f"| {column.title} | " + " | ".join(column.cell(row) for row in rows) + " |" for column in columns]
     lines += ["", "Intervals are 95%; a conversation is one cluster.", ""]
     lines += [f"- {words}" for words in notes(report)]
@@ -66,30 +67,25 @@ def to_markdown(report: dict[str, Any]) -> str:
     ]
     for pair in report["comparisons"]:
         low, high = pair["ci"]
-        names = f"{_short(pair['a'])} − {_short(pair['b'])}"
+        both = f"{names[pair['a']]} − {names[pair['b']]}"
         lines.append(
-            f"| {pair['metric']} | {names} | {pair['difference']:+.3f} | {low:+.3f} to {high:+.3f} | "
+            f"| {pair['metric']} | {both} | {pair['difference']:+.3f} | {low:+.3f} to {high:+.3f} | "
             f"{pair['p']:.4f} | {pair['p_adjusted']:.4f} |"
         )
     return "\n".join(lines) + "\n"
-
-
-def label(row: dict[str, Any]) -> str:
-    return row["role"] or row["model"]
-
-
-def _short(name: str) -> str:
-    return name.rsplit("/", 1)[-1] if name.startswith("run:") else name
 
 
 def to_html(report: dict[str, Any]) -> str:
     from jinja2 import Environment, FileSystemLoader
 
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
-    environment.globals |= {"label": label, "short": _short}
     template = environment.get_template("report.html.jinja")
     return template.render(
-        report=report, columns=used_columns(report["rows"]), notes=notes(report), plots=_plots(report)
+        report=report,
+        columns=used_columns(report["rows"]),
+        labels=labels(report["rows"]),
+        notes=notes(report),
+        plots=_plots(report),
     )
 
 

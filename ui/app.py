@@ -21,6 +21,8 @@ from ui.data_tab import CSS as DATA_CSS
 from ui.data_tab import build_data_tab
 from ui.distill_tab import CSS as DISTILL_CSS
 from ui.distill_tab import TAB_ID, build_distill_tab, build_offer
+from ui.evaluation_tab import CSS as EVALUATION_CSS
+from ui.evaluation_tab import build_evaluation_tab
 from ui.job_form import QUICKSTART
 from ui.leaderboard_tab import CSS as LEADERBOARD_CSS
 from ui.leaderboard_tab import build_leaderboard_tab
@@ -116,6 +118,8 @@ def build_app() -> gr.Blocks:
                 build_distill_tab(page, distill)
             with gr.Tab("Data"):
                 build_data_tab(page, lambda job: start_run(job).id)
+            with gr.Tab("Evaluation"):
+                build_evaluation_tab(page)
             with gr.Tab("Leaderboard") as leaderboard:
                 build_leaderboard_tab(page, VoteRatings(store), leaderboard)
             with gr.Tab("About"):
@@ -141,9 +145,9 @@ def launch_options() -> dict[str, Any]:
     return {
         "server_name": "0.0.0.0" if on_space else None,
         "theme": theme(),
-        "css": CSS + ARENA_CSS + DISTILL_CSS + DATA_CSS + LEADERBOARD_CSS + ABOUT_CSS,
+        "css": CSS + ARENA_CSS + DISTILL_CSS + DATA_CSS + EVALUATION_CSS + LEADERBOARD_CSS + ABOUT_CSS,
         "ssr_mode": False,  # it would need Node beside Python, for a page that is quick without
         "mcp_server": True,
         "footer_links": ["api", "gradio", "settings"],
-        "max_file_size": f"{MAX_MB}mb",
+        "max_file_size": f"{MAX_MB}mb",  # Gradio's upload address is open to every visitor
     }

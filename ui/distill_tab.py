@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from html import escape
 from itertools import groupby
@@ -25,7 +26,18 @@ from evals.background import start_run
 from ui import job_form, run_view
 from ui.access import AccessError, claim, require_owner, started_by, visible_runs, visitor_of
 from ui.job_form import QUICKSTART, Field, bounded, job_of, presets, problem_in, values_of, with_value
-from ui.uploads import MAX_MB, TYPES, USUAL_NAMES, Preview, fetch_hub, keep, look_into, owns, split_for_job
+from ui.uploads import (
+    MAX_MB,
+    TARGETS,
+    TYPES,
+    Upload,
+    columns_of,
+    fetch_hub,
+    guess_columns,
+    owns,
+    read_upload,
+    split_upload,
+)
 
 TAB_ID = "distill"
 TICK_S = 1.5
@@ -107,45 +119,59 @@ def download_job(text: str) -> str:
 # Data of the visitor's own.
 
 
-def upload(file: str | None, request: gr.Request) -> tuple[Any, ...]:
-    """→ the preview, its columns' dropdowns, what is in the file, the notice."""
+@dataclass(frozen=True)
+class Brought:
+    """A visitor's file, how its columns are read, and what that comes to."""
+
+    path: Path
+    column_map: dict[str, str]
+    upload: Upload
+
+
+def take_file(file: str | None) -> tuple[Any, ...]:
+    """→ what was brought, its columns' dropdowns, the first rows, the notice."""
     if not file:
-        return _no_preview("")
+        return _nothing_brought("")
     try:
-        return _previewed(look_into(keep(Path(file), visitor_of(request))))
+        return _first_look(Path(file))
     except DistillerError as error:
-        return _no_preview(str(error))
+        return _nothing_brought(str(error))
 
 
-def from_hub(name: str, config: str, split: str, request: gr.Request) -> tuple[Any, ...]:
+def take_hub(name: str, config: str, split: str, request: gr.Request) -> tuple[Any, ...]:
     try:
         require_owner(request, "Loading a data set from the Hub")
         if not name.strip():
             raise AccessError(
                 "Name a data set of the Hub, for example bitext/Bitext-customer-support-llm-chatbot-training-dataset."
             )
-        return _previewed(look_into(fetch_hub(name.strip(), config.strip(), split.strip(), visitor_of(request))))
+        return _first_look(fetch_hub(name.strip(), config.strip(), split.strip(), visitor_of(request)))
     except DistillerError as error:
-        return _no_preview(str(error))
+        return _nothing_brought(str(error))
 
 
-def remap(preview: Preview | None, *columns: str | None) -> tuple[Any, ...]:
-    if preview is None:
-        return _no_preview("")
-    chosen = {target: column for target, column in zip(USUAL_NAMES, columns, strict=True) if column}
+def remap(brought: Brought | None, *columns: str | None) -> tuple[Any, ...]:
+    if brought is None:
+        return _nothing_brought("")
+    chosen = {target: column for target, column in zip(TARGETS, columns, strict=True) if column}
     try:
-        return _previewed(look_into(preview.path, chosen))
+        return _shown_upload(Brought(brought.path, chosen, read_upload(brought.path, chosen)))
     except DistillerError as error:
-        return preview, *[gr.skip()] * len(USUAL_NAMES), gr.skip(), _problem(str(error))
+        return brought, *[gr.skip()] * len(TARGETS), gr.skip(), _problem(str(error))
 
 
-def use_upload(preview: Preview | None, text: str) -> tuple[Any, ...]:
+def _first_look(path: Path) -> tuple[Any, ...]:
+    guessed = guess_columns(columns_of(path))
+    return _shown_upload(Brought(path, guessed, read_upload(path, guessed)))
+
+
+def use_upload(brought: Brought | None, text: str, request: gr.Request) -> tuple[Any, ...]:
     """Puts the visitor's data into the job → the YAML, the problem, every field."""
     skipped = [gr.skip()] * len(job_form.all_fields())
-    if preview is None:
+    if brought is None:
         return gr.skip(), _problem("Upload a file first, or load one from the Hub."), *skipped
     try:
-        for key, path in split_for_job(preview).items():
+        for key, path in split_upload(brought.upload, visitor_of(request)).items():
             text = with_value(text, key, str(path))
         for key in ("retrieval.policies", "retrieval.questions"):
             text = with_value(text, key, None)  # they belong to the shop that ships
@@ -154,26 +180,27 @@ def use_upload(preview: Preview | None, text: str) -> tuple[Any, ...]:
         return gr.skip(), _problem(str(error)), *skipped
 
 
-def _previewed(preview: Preview) -> tuple[Any, ...]:
+def _shown_upload(brought: Brought) -> tuple[Any, ...]:
+    names = columns_of(brought.path)
     columns = [
-        gr.Dropdown(
-            choices=["", *preview.columns], value=preview.column_map.get(target, ""), visible=bool(preview.columns)
-        )
-        for target in USUAL_NAMES
+        gr.Dropdown(choices=["", *names], value=brought.column_map.get(target, ""), visible=bool(names))
+        for target in TARGETS
     ]
+    conversations, bad = brought.upload.conversations, brought.upload.bad
     rows = [
         [turn.query, turn.reference or "", conversation.intent or ""]
-        for conversation in preview.conversations[:_PREVIEWED]
+        for conversation in conversations[:_PREVIEWED]
         for turn in conversation.turns()[:1]
     ]
-    words = f"{len(preview.conversations):,} conversations with {preview.turns:,} customer turns; the first ones:"
-    if preview.bad:
-        words += f" {len(preview.bad):,} lines cannot be read and are left out, the first: line {preview.bad[0].line}, {preview.bad[0].reason}"
-    return preview, *columns, gr.Dataframe(rows, label=words, visible=True), ""
+    turns = sum(len(conversation.turns()) for conversation in conversations)
+    words = f"{len(conversations):,} conversations with {turns:,} customer turns; the first ones:"
+    if bad:
+        words += f" {len(bad):,} lines cannot be read and are left out, the first: line {bad[0].line}, {bad[0].reason}"
+    return brought, *columns, gr.Dataframe(rows, label=words, visible=True), ""
 
 
-def _no_preview(words: str) -> tuple[Any, ...]:
-    return None, *[gr.Dropdown(visible=False)] * len(USUAL_NAMES), gr.Dataframe(visible=False), _problem(words)
+def _nothing_brought(words: str) -> tuple[Any, ...]:
+    return None, *[gr.Dropdown(visible=False)] * len(TARGETS), gr.Dataframe(visible=False), _problem(words)
 
 
 # The run.
@@ -429,15 +456,13 @@ def _build_upload(preview: gr.State) -> gr.Button:
             split = gr.Textbox(label="Split", value="train", min_width=70)
             hub_button = gr.Button("Load", min_width=70)
         with gr.Row():
-            columns = [
-                gr.Dropdown([], label=_COLUMN_WORDS[target], visible=False, min_width=130) for target in USUAL_NAMES
-            ]
+            columns = [gr.Dropdown([], label=_COLUMN_WORDS[target], visible=False, min_width=130) for target in TARGETS]
         rows = gr.Dataframe(headers=["Customer", "Agent", "Intent"], interactive=False, wrap=True, visible=False)
         notice = gr.HTML(elem_classes="data-problem")
         use_button = gr.Button("Use it in the job")
     outputs = [preview, *columns, rows, notice]
-    file.change(upload, file, outputs, **quiet)
-    hub_button.click(from_hub, [hub, config, split], outputs, api_visibility="private")
+    file.change(take_file, file, outputs, **quiet)
+    hub_button.click(take_hub, [hub, config, split], outputs, api_visibility="private")
     for column in columns:
         column.input(remap, [preview, *columns], outputs, **quiet)
     return use_button
@@ -448,5 +473,4 @@ _COLUMN_WORDS = {
     "assistant": "Column of the agent's reply",
     "intent": "Column of the intent",
     "conversation": "Column that joins rows of one conversation",
-    "system": "Column of the system prompt",
 }

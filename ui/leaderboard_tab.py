@@ -16,10 +16,11 @@ import gradio as gr
 
 from distiller.errors import DistillerError
 from distiller.runs import runs_folder
-from evals.charts import of_leaderboard
 from evals.columns import COLUMNS, Column
 from evals.contestants import ROLE_WORDS
-from evals.leaderboard import KEYS, Board, boards, labels, with_votes
+from evals.labels import labels
+from evals.leaderboard import KEYS, Board, boards, with_votes
+from evals.leaderboard_charts import of_leaderboard
 from ui.access import may_see, visitor_of
 from ui.models import ROLE_LABELS
 
@@ -128,7 +129,8 @@ def columns_of(rows: Sequence[dict[str, Any]], of_all: Sequence[dict[str, Any]])
 
 def to_table(rows: Sequence[dict[str, Any]], columns: Sequence[Column]) -> dict[str, Any]:
     """The form of gr.Dataframe that sorts by the values and shows the words."""
-    named = [row | {"model": label} for row, label in zip(rows, labels(rows, ROLE_LABELS), strict=True)]
+    names = labels(rows, ROLE_LABELS)
+    named = [row | {"model": names[row["model"]]} for row in rows]
     return {
         "headers": [column.title for column in columns],
         "data": [[row[column.key] for column in columns] for row in named],
@@ -205,7 +207,7 @@ def build_leaderboard_tab(page: gr.Blocks, ratings: Ratings | None = None, tab: 
         columns = columns_of(rows, board.rows() if board else [])
         if not rows:
             troubles = [*troubles, EMPTY]
-        figures = of_leaderboard(rows, labels(rows, ROLE_LABELS))
+        figures = of_leaderboard(rows, list(labels(rows, ROLE_LABELS).values()))
         return [
             gr.Markdown("\n\n".join(troubles), visible=bool(troubles)),
             gr.Column(visible=bool(rows)),

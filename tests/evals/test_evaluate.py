@@ -13,7 +13,9 @@ import yaml
 from distiller.chat.bundled import shipped_bytes
 from distiller.job import load_job
 from distiller.schema import Conversation, write_jsonl
-from evals.contestants import by_name, weights_bytes
+from evals.compare import only_of_their_role, verdicts
+from evals.contestants import Contestant, by_name, file_names, weights_bytes
+from evals.labels import labels
 from evals.leaderboard import REPORT_KEYS
 from tests.conftest import PROJECT
 from tests.tiny import talks
@@ -139,3 +141,30 @@ def test_the_bundled_model_weighs_what_its_file_weighs() -> None:
     assert shipped is not None
     assert weights_bytes("bundled:smollm2-135m-instruct") == shipped < 120_000_000
     assert weights_bytes("openai:gpt@http://127.0.0.1:1") is None
+
+
+def test_two_runs_students_keep_their_own_files_and_names() -> None:
+    students = [Contestant(f"run:{run}/student", "student") for run in "ab"]
+    teacher = Contestant("run:a/teacher", "teacher")
+    folder = Contestant("hf:/models/tiny", None)
+    files = file_names([*students, teacher, folder])
+    assert len(set(files.values())) == 4
+    assert files["run:a/teacher"] == "teacher"
+    assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789_-") for name in files.values())
+    rows = [
+        {"model": c.name, "role": c.role, "accuracy": a}
+        for c, a in zip([teacher, *students], (0.5, 0.6, 0.4), strict=True)
+    ]
+    assert labels(rows) == {
+        "run:a/teacher": "teacher · a",
+        "run:a/student": "student · a",
+        "run:b/student": "student · b",
+    }
+    assert set(only_of_their_role(rows)) == {"teacher"}
+    pairs = [
+        {"metric": "accuracy", "a": "run:a/teacher", "b": "run:a/student", "roles": ["teacher", "student"], "difference": -0.1, "ci": [-0.2, 0.0], "p_adjusted": 0.2},
+        {"metric": "accuracy", "a": "run:a/student", "b": "run:b/student", "roles": ["student", "student"], "difference": 0.2, "ci": [0.1, 0.3], "p_adjusted": 0.01},
+    ]  # fmt: skip
+    said = verdicts(rows, pairs)
+    assert said[0].startswith("No difference from run:a/teacher can be claimed in accuracy +10 points")
+    assert said[1].startswith("run:a/student beats run:b/student in accuracy +20 points")

@@ -12,7 +12,8 @@ import pytest
 
 from distiller.errors import RunError
 from evals.columns import BY_KEY, COLUMNS, used_columns
-from evals.leaderboard import KEYS, boards, labels, leaderboard_rows, measured, ratings_rows, with_votes
+from evals.labels import labels
+from evals.leaderboard import KEYS, boards, leaderboard_rows, measured, ratings_rows, with_votes
 from evals.statistics import wilson_interval
 from tests.reports import TURNS, make_report
 
@@ -83,20 +84,19 @@ def test_ranks_are_given_over_all_reports(runs_folder: Path) -> None:
     make_report(runs_folder / "r3", {"run:r3/student": [True] * 39 + [False]}, turns=many)
     [board], _ = boards()
     assert {row["model"][4:6]: row["rank"] for row in board.rows()} == {"r1": 1, "r3": 1, "r2": 3}
-    assert labels(board.rows())[0] == "student · r1"
+    assert next(iter(labels(board.rows()).values())) == "student · r1"
 
 
 def test_labels_are_short_as_long_as_they_tell_the_models_apart() -> None:
     def names(*models: str) -> list[str]:
-        return labels(
-            [{"model": model, "role": model.rpartition("/")[2] if model[:4] == "run:" else None} for model in models]
-        )
+        rows = [{"model": model, "role": model.rpartition("/")[2] if model[:4] == "run:" else None} for model in models]
+        return list(labels(rows).values())
 
     assert names(TEACHER, "openai:deepseek-chat@https://models.example/v1", "hf:owner/phi-4-mini", "bundled:small") == [
         "teacher", "deepseek-chat", "phi-4-mini", "small"
     ]  # fmt: skip
     assert names("hf:a/m", "hf:b/m") == ["hf:a/m", "hf:b/m"]
-    assert labels([{"model": TEACHER, "role": "teacher"}], {"teacher": "Teacher"}) == ["Teacher"]
+    assert labels([{"model": TEACHER, "role": "teacher"}], {"teacher": "Teacher"}) == {TEACHER: "Teacher"}
 
 
 def test_votes_join_by_name_and_rank_by_their_own_intervals(runs_folder: Path) -> None:
