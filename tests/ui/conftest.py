@@ -74,7 +74,7 @@ def _wait_for(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
     pytest.fail(f"the app did not start:\n{log.read_text()}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     need(CHROMIUM.exists(), f"there is no browser at {CHROMIUM} (apt-get install chromium)")
     from playwright.sync_api import sync_playwright
