@@ -101,6 +101,7 @@ def _figure(title: str, bars: int | None = None) -> Any:
 
     figure = go.Figure()
     figure.update_layout(
+        template="none",
         title={"text": title, "x": 0, "xref": "container", "y": 1, "yref": "container", "yanchor": "top"},
         title_pad={"t": 8},
         title_font={"size": 15},

@@ -40,7 +40,7 @@ CSS = """
   overflow-wrap: anywhere; min-height: 1.4em; }
 .data-words.wrong { color: var(--error-text-color); }
 #data-note:not(:has(.data-words)) { display: none; }
-#data-turn { min-height: 420px; }
+#data-turn { min-height: 320px; }
 .turn { overflow-wrap: anywhere; line-height: 1.5; }
 .turn p { margin: 0; display: block; }
 .turn h4 { margin: 0 0 2px; font-size: var(--text-sm); font-weight: 600; color: var(--body-text-color-subdued); }

@@ -99,7 +99,7 @@ def _focus(data: Data, row: Row, edit: Edit | None) -> str:
     reply = learnt_text(data, row, edit) if chosen and chosen.action == "replace" else row.reply
     edited = reply != row.reply
     if data.has_replies:
-        left, right = _marked(reply or "", row.reference or "") if row.reference else (escape(reply or ""), "")
+        left, right = _marked(reply, row.reference) if reply and row.reference else _plain(reply, row.reference)
         title = "Written by hand" if edited else "Teacher's reply"
         parts.append('<div class="pair">')
         parts.append(_pane(title, left or ("No reply yet." if reply is None else "(no text)")))
@@ -143,6 +143,10 @@ def _facts(row: Row, reply: str | None) -> str:
         if items
         else ""
     )
+
+
+def _plain(*texts: str | None) -> tuple[str, ...]:
+    return tuple(escape(text or "") for text in texts)
 
 
 def _marked(left: str, right: str) -> tuple[str, str]:

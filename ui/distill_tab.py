@@ -161,7 +161,11 @@ def remap(brought: Brought | None, *columns: str | None) -> tuple[Any, ...]:
 
 
 def _first_look(path: Path) -> tuple[Any, ...]:
-    guessed = guess_columns(columns_of(path))
+    names = columns_of(path)
+    guessed = guess_columns(names)
+    if names and "user" not in guessed:
+        unread = Brought(path, guessed, Upload(path.name, [], []))
+        return *_shown_upload(unread)[:-1], _problem(f"{path.name}: say which column holds the customer's words.")
     return _shown_upload(Brought(path, guessed, read_upload(path, guessed)))
 
 

@@ -30,6 +30,14 @@ evaluation: {max_tokens: 8, timed_turns: 1}
 """
 
 
+def open_tab(page: Any, name: str) -> None:
+    tab = page.get_by_role("tab", name=name, exact=True)
+    if not tab.is_visible():  # a narrow window keeps the last ones in a menu
+        page.get_by_role("button", name="More tabs").click()
+        tab = page.locator(".overflow-dropdown").get_by_role("button", name=name, exact=True)
+    tab.click()
+
+
 def ask(page: Any, query: str) -> None:
     page.get_by_label("Your question to both").fill(query)
     page.get_by_role("button", name="Send", exact=True).click()
@@ -121,7 +129,7 @@ def test_named_models_show_their_figures_and_a_new_battle_is_empty(page: Any) ->
 def test_a_distillation_from_the_form_to_its_result(page: Any, address: str, tmp_path: Path) -> None:
     from playwright.sync_api import expect
 
-    page.get_by_role("tab", name="Distill", exact=True).click()
+    open_tab(page, "Distill")
     page.locator("#field-hyperparameters-num_epochs")  # is there, folded
     page.locator("#job-yaml .cm-content").click()
     page.keyboard.press("Control+a")
@@ -141,31 +149,32 @@ def test_a_distillation_from_the_form_to_its_result(page: Any, address: str, tmp
     expect(page.locator("#run-panel .state")).to_have_text("under way", timeout=SLOW_MS)
 
     page.reload()
-    page.get_by_role("tab", name="Distill", exact=True).click()
+    open_tab(page, "Distill")
     expect(page.locator("#run-panel")).to_contain_text("tiny-", timeout=SLOW_MS)
     expect(page.locator("#run-panel .state")).to_have_text("complete", timeout=2 * SLOW_MS)
     expect(page.locator("#run-panel")).to_contain_text("student")
     expect(page.locator("#runs")).to_contain_text("complete")
     expect(page.locator(".examples dl").first).to_contain_text("Customer")
-    page.get_by_role("tab", name="Leaderboard", exact=True).click()
+    open_tab(page, "Leaderboard")
     page.get_by_role("button", name="Refresh", exact=True).click()
-    expect(page.locator("#leaderboard")).to_contain_text("student", timeout=SLOW_MS)
+    expect(page.locator("#leaderboard")).to_contain_text("Student", timeout=SLOW_MS)
 
 
 def test_a_bad_upload_is_refused_in_words(page: Any, tmp_path: Path) -> None:
     from playwright.sync_api import expect
 
-    page.get_by_role("tab", name="Distill", exact=True).click()
+    open_tab(page, "Distill")
     page.get_by_role("button", name="Your own conversations").click()
-    (tmp_path / "bad.jsonl").write_text('{"nothing": 1}\n')
+    (tmp_path / "bad.jsonl").write_text("{broken\n")
     page.locator("#upload input[type=file]").set_input_files(tmp_path / "bad.jsonl")
-    expect(page.locator(".data-problem").first).to_contain_text("no key 'messages'", timeout=SLOW_MS)
+    expect(page.locator(".data-problem").first).to_contain_text("Line 1: not JSON", timeout=SLOW_MS)
 
 
-@pytest.mark.parametrize("tab", ["Arena", "Distill", "Leaderboard"])
+@pytest.mark.parametrize("tab", ["Arena", "Distill", "Data", "Evaluation", "Leaderboard", "About"])
 def test_on_a_phone_nothing_runs_out_of_the_page(address: str, browser: Any, tab: str) -> None:
     with open_page(browser, address, 390, 800) as page:
-        page.get_by_role("tab", name=tab, exact=True).click()
+        page.wait_for_timeout(1500)
+        open_tab(page, tab)
         page.wait_for_timeout(1500)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
 

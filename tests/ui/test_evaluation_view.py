@@ -105,7 +105,7 @@ def test_models_are_called_by_as_much_of_their_name_as_tells_them_apart() -> Non
     names = ["run:a/student", "run:b/student", "hf:/x/tiny", "hf:/y/tiny", "openai:gpt@https://secret.example/v1"]
     rows = [{"model": name, "role": "student" if name.startswith("run:") else None} for name in names]
     called = list(name_of({"rows": rows}).values())
-    assert called == ["a/student", "b/student", "hf:/x/tiny", "hf:/y/tiny", "gpt"]
+    assert called == ["student · a", "student · b", "hf:/x/tiny", "hf:/y/tiny", "gpt"]
 
 
 def test_facts_are_told_by_what_a_reply_does_with_them() -> None:
@@ -157,8 +157,8 @@ def test_a_reply_shows_its_verdict_its_differences_and_the_facts_it_left_out() -
 def test_the_table_has_every_figure_with_its_meaning_and_interval() -> None:
     html = table_html(REPORT)
     assert "<td>80.0%<small>70.0–90.0</small></td>" in html
-    assert 'title="time to first token: median seconds until the first text, one reply at a time">TTFT p50' in html
-    assert "Other" not in html  # each column stands in a section
+    assert 'title="Time to first token: how long until the first text of a reply appears, median;' in html
+    assert "<span>Other</span>" not in html  # each column stands in a section
     assert len({key for keys in SECTIONS.values() for key in keys}) == sum(map(len, SECTIONS.values()))
 
 
@@ -278,7 +278,8 @@ def test_columns_are_guessed_and_rows_of_a_ticket_become_a_conversation(tmp_path
     [
         ("a.txt", b"x", "has to be one of .jsonl"),
         ("a.jsonl", b"", "a.jsonl: holds no conversation"),
-        ("a.jsonl", b'{"no": 1}\n', "Line 1: no key 'messages'"),
+        ("a.jsonl", b'{"no": 1}\n', "say which column holds the customer's message"),
+        ("a.jsonl", b"{broken\n", "Line 1: not JSON"),
         ("a.jsonl", b"\xff\xfe\n", "not UTF-8"),
         ("a.csv", b"q,a\nx,y\n", "say which column holds the customer's message"),
         ("a.jsonl", b" " * (MAX_MB * 1_000_000 + 1), "at most 20 MB"),
