@@ -87,8 +87,10 @@ def added_ttft_ms(browser: Any) -> list[float]:
         server, address = start(Path(folder))
         try:
             page = open_page(browser, address)
-            page.set_default_timeout(300_000)
+            page.set_default_timeout(90_000)
+            page.wait_for_timeout(2_000)  # what the page asks for when it opens has come
             page.get_by_label("Named models").check()
+            page.get_by_label("Contestant A").wait_for()
             page.evaluate(STOPWATCH)
             seen = [_ask(page, QUERIES[k % len(QUERIES)]) for k in range(WARM_UP + QUESTIONS)]
             page.close()
@@ -105,7 +107,7 @@ def added_ttft_ms(browser: Any) -> list[float]:
 
 def _ask(page: Any, query: str) -> dict[str, float]:
     page.get_by_role("button", name="New battle", exact=True).click()
-    page.wait_for_function("document.querySelectorAll('.chat .message').length === 0")
+    page.wait_for_function("document.querySelector('#verdict').innerText.includes('as soon as both')")
     page.get_by_label("Your question to both").fill(query)
     page.get_by_role("button", name="Send", exact=True).click()
     page.wait_for_function("Object.keys(window.first).length === 2")

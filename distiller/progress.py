@@ -85,7 +85,6 @@ class Progress:
         ) as bar:
             task = bar.add_task(label.ljust(34), total=total, unit=unit)
             tracker = Tracker(self, bar, task, label, total, unit)
-            tracker.report()
             yield tracker
             tracker.report(final=True)
 

@@ -35,7 +35,8 @@ class Reply:
 
     @property
     def answered(self) -> bool:
-        return bool(self.text.strip()) and self.error is None
+        """An empty reply is an answer too, and a bad one."""
+        return self.error is None
 
 
 @dataclass(frozen=True)

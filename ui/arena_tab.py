@@ -166,10 +166,10 @@ def _frame(battle: Battle) -> tuple[Any, ...]:
     answered = not any(exchange.running for exchange in battle.transcript.last) and bool(battle.transcript.last)
     return (
         *(f'<div class="side-name">{escape(name)}</div>' for name in battle.names()),
-        *(gr.Button(interactive=votable) for _ in CHOICES),
+        *(gr.update(interactive=votable) for _ in CHOICES),
         _verdict(battle),
-        gr.Button(interactive=answered and not battle.closed),
-        gr.Button(interactive=bool(battle.id)),
+        gr.update(interactive=answered and not battle.closed),
+        gr.update(interactive=bool(battle.id)),
     )
 
 
@@ -230,8 +230,12 @@ class Arena:
         box: Any = ""  # emptied once; what is typed while the replies come stays
         async with aclosing(cast(AsyncGenerator[None, None], answering)) as talking:
             async for _ in talking:
+                if battle.left:
+                    break
                 yield *_panes(battle), box, "", *(_frame(battle) if box == "" else still)
                 box = gr.skip()
+        if battle.left:
+            return
         words = ""
         try:
             await asyncio.to_thread(battles.record, battle, self.store, visitor.id)
@@ -248,6 +252,8 @@ class Arena:
             return
         yield *_panes(battle), "", *_frame(battle)
         similar = await asyncio.to_thread(similarities, battle)
+        if battle.left:
+            return
         yield *_panes(battle, similar), "", *[gr.skip()] * _FRAMED
 
     async def warm(self) -> None:
@@ -277,7 +283,7 @@ def give_back(text: str, battle: Battle) -> Any:
 
 
 def stop(battle: Battle) -> None:
-    battle.transcript.ended = "stopped"
+    battle.transcript.ended = True
 
 
 def new_battle(mode: str, left: str, right: str, customer: Customer | None = None) -> Battle:
@@ -287,7 +293,7 @@ def new_battle(mode: str, left: str, right: str, customer: Customer | None = Non
 
 def restart(mode: str, left: str, right: str, battle: Battle) -> tuple[Any, ...]:
     """→ the battle, both dropdowns, four panes, the text box, the notice, the frame, the customers, the address."""
-    battle.transcript.ended = "cleared"  # whatever still answers for the old one stops
+    battle.leave()
     fresh = new_battle(mode, left, right)
     named = mode == NAMED
     return (
@@ -306,7 +312,7 @@ def replay(
     found: Sequence[Customer], title: str | None, mode: str, left: str, right: str, battle: Battle
 ) -> tuple[Any, ...]:
     """A new battle with a customer from the test set → the battle, four panes, the text box, the notice, the frame."""
-    battle.transcript.ended = "cleared"
+    battle.leave()
     customer = next((customer for customer in found if customer.title == title), None)
     fresh = new_battle(mode, left, right, customer)
     return fresh, *_panes(fresh), fresh.next_line, "", *_frame(fresh)

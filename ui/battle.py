@@ -51,8 +51,13 @@ class Battle:
     choice: Choice | None = None
     #: Why the vote is kept apart from the rating, if it is.
     why_not: WhyNot | None = None
+    #: Another battle stands in its place: nothing more of this one is shown.
+    left: bool = False
     #: Why this battle takes no vote, if it does not.
     closed: str = ""
+
+    def leave(self) -> None:
+        self.left = self.transcript.ended = True
 
     @property
     def named(self) -> bool:
@@ -61,9 +66,9 @@ class Battle:
 
     @property
     def open_to_vote(self) -> bool:
-        """Both have answered what was asked last, and no vote was cast."""
+        """Both have answered what was asked last, if only with nothing, and no vote was cast."""
         last = self.transcript.last
-        answered = len(last) == 2 and all(exchange.state == "answered" and exchange.reply.strip() for exchange in last)
+        answered = len(last) == 2 and all(exchange.state == "answered" for exchange in last)
         return answered and self.choice is None and not self.closed and bool(self.id)
 
     @property
@@ -217,7 +222,7 @@ def _reply(exchange: Exchange) -> Reply:
         ttft_s=exchange.ttft_s,
         tokens=exchange.completion.completion_tokens if exchange.completion else None,
         tokens_per_s=exchange.tokens_per_s,
-        error=exchange.error or None,
+        error=exchange.error or ("stopped" if exchange.state == "stopped" else None),
     )
 
 

@@ -268,7 +268,7 @@ def show(run_id: str | None, request: gr.Request) -> tuple[Any, ...]:
     rows = run_view.run_rows(runs)
     if run is None:
         empty = "<p>No run yet. <b>Start</b> distils the job on the left; the quickstart takes about ten minutes on two cores.</p>"
-        quiet = gr.Button(interactive=False)
+        quiet = gr.update(interactive=False)
         return empty, "", "", run_view.loss_curves(Watch(Path())), "", quiet, quiet, rows, gr.Timer(active=False)
     watch = Watch(run.folder).refresh()
     state = run_view.overall_state(run)
@@ -279,8 +279,8 @@ def show(run_id: str | None, request: gr.Request) -> tuple[Any, ...]:
         run_view.examples(run),
         run_view.loss_curves(watch),
         run_view.log(watch),
-        gr.Button(interactive=busy),
-        gr.Button(interactive=state in {"stopped", "failed"}),
+        gr.update(interactive=busy),
+        gr.update(interactive=state in {"stopped", "failed"}),
         rows,
         gr.Timer(active=busy),
     )

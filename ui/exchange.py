@@ -2,7 +2,7 @@
 
 Two producers each write into an `Exchange` of their own as the text comes; the page reads both a few
 times a second, so neither waits for the other and the history is not sent anew with every token. Stop
-and Clear leave a mark in the transcript, and the same loop obeys it: what a visitor sees has one writer.
+leaves a mark in the transcript, and the same loop obeys it: what a visitor sees has one writer.
 """
 
 from __future__ import annotations
@@ -66,16 +66,12 @@ class Transcript:
 
     left: list[Exchange] = field(default_factory=list)
     right: list[Exchange] = field(default_factory=list)
-    #: How the visitor wants the replies under way to end.
-    ended: Literal["", "stopped", "cleared"] = ""
+    #: The visitor wants no more of the replies under way.
+    ended: bool = False
 
     @property
     def last(self) -> list[Exchange]:
         return [side[-1] for side in (self.left, self.right) if side]
-
-    def clear(self) -> None:
-        self.left.clear()
-        self.right.clear()
 
 
 def history_of(exchanges: Sequence[Exchange]) -> list[Message]:
@@ -100,7 +96,7 @@ async def answer_both(
     exchanges = (Exchange(query), Exchange(query))
     transcript.left.append(exchanges[0])
     transcript.right.append(exchanges[1])
-    transcript.ended = ""
+    transcript.ended = False
     news = asyncio.Event()
 
     async def talk() -> None:
@@ -132,8 +128,6 @@ async def answer_both(
         for exchange in exchanges:
             if exchange.running:
                 exchange.state = "stopped"
-    if transcript.ended == "cleared":
-        transcript.clear()
     yield
 
 

@@ -31,6 +31,7 @@ evaluation: {max_tokens: 8, timed_turns: 1}
 
 
 def open_tab(page: Any, name: str) -> None:
+    page.get_by_role("tab").first.wait_for()
     tab = page.get_by_role("tab", name=name, exact=True)
     if not tab.is_visible():  # a narrow window keeps the last ones in a menu
         page.get_by_role("button", name="More tabs").click()
