@@ -23,7 +23,7 @@ from evals.votes import VoteStore
 ROOT = Path(__file__).parents[1]
 CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-STARTS, WARM_UP, QUESTIONS = 3, 2, 20
+STARTS, WARM_UP, QUESTIONS = 3, 3, 20
 QUERIES = (
     "Can I return opened earbuds?",
     "Where is my parcel?",

@@ -112,16 +112,16 @@ async def answer_both(
     shown: tuple[tuple[str, bool], ...] = ()
     try:
         while not talking.done() and not transcript.ended:
-            if not news.is_set():
-                with suppress(TimeoutError):  # to see now and then whether the visitor has ended it
-                    await asyncio.wait_for(news.wait(), timeout=UPDATE_S)
+            with suppress(TimeoutError):  # else a look at what has changed without a word, and whether it was ended
+                await asyncio.wait_for(news.wait(), timeout=UPDATE_S)
+            now = tuple((exchange.state, bool(exchange.reply)) for exchange in exchanges)
+            if not news.is_set() and now == shown:
                 continue
             news.clear()
-            begun = tuple((exchange.state, bool(exchange.reply)) for exchange in exchanges)
             yield
-            if begun == shown:  # more of a text that has begun can wait; its first word is shown at once
+            if now == shown:  # more of a text that has begun can wait; its first word is shown at once
                 await asyncio.wait({talking}, timeout=UPDATE_S)
-            shown = begun
+            shown = now
     finally:
         # Not waited for: a model ends its step first, or another visitor's reply that it stands behind.
         talking.cancel()
@@ -139,13 +139,11 @@ async def _answer(
     sampling: Sampling,
     news: asyncio.Event,
 ) -> None:
-    """`news` is set with every change."""
+    """`news` is set with every piece of text."""
     exchange.state = "opening"
-    news.set()
     try:
         async with models.lease(name) as opened:
             exchange.state = "answering"
-            news.set()
             asked = time.perf_counter()
             messages = await opened.messages(past, exchange.query)
             exchange.before_s = time.perf_counter() - asked

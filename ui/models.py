@@ -13,11 +13,12 @@ import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from distiller.chat import ChatModel, OpenOptions
 from distiller.errors import DataError, DistillerError, ModelError
-from distiller.job import load_job
+from distiller.job import DistillationJob, load_job
 from distiller.prompting import Prompting
 from distiller.runs import list_runs, resolve_model
 from distiller.schema import Conversation, Message
@@ -49,11 +50,17 @@ def offered(visitor: Visitor | None = None) -> dict[str, Contestant]:
             found |= {contestant.name: contestant for contestant in of_run(run)}
         except DistillerError:
             continue  # written by another version, or by hand: no reason to take the page down
-    job = load_job(QUICKSTART, check_files=False)
+    job = _quickstart()
     return found | {
         DEFAULT_TEACHER: Contestant(DEFAULT_TEACHER, "teacher", job),
         UNTRAINED: Contestant(UNTRAINED, "untouched", job),
     }
+
+
+@lru_cache(maxsize=1)
+def _quickstart() -> DistillationJob:
+    """Read once: it ships, and this is asked before every reply."""
+    return load_job(QUICKSTART, check_files=False)
 
 
 def blind_pool() -> list[str]:
