@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SERVE ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo app deploy test test-all check format bench clean
+.PHONY: demo app deploy test test-all check format bench screenshots clean
 
 demo: .make/app
 	$(BIN)/python -m evals distill configs/quickstart.yaml
@@ -35,6 +35,10 @@ check: .make/dev
 format: .make/dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# Pictures of the page for docs/images, with the runs that there are (make demo makes one).
+screenshots: .make/dev .make/browser
+	$(BIN)/python -m benchmarks.screenshots
 
 bench: .make/dev .make/postgres
 	$(BIN)/python -m benchmarks
