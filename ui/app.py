@@ -15,8 +15,8 @@ from evals.votes import VoteStore
 from ui.about_tab import CSS as ABOUT_CSS
 from ui.about_tab import build_about_tab
 from ui.api import build_api
-from ui.arena_tab import CSS as ARENA_CSS
 from ui.arena_tab import build_arena_tab
+from ui.arena_view import CSS as ARENA_CSS
 from ui.data_tab import CSS as DATA_CSS
 from ui.data_tab import build_data_tab
 from ui.distill_tab import CSS as DISTILL_CSS
@@ -30,6 +30,7 @@ from ui.models import ModelCache
 from ui.uploads import MAX_MB
 
 TITLE = "Support Distiller"
+HOUR_S = 3_600
 INTRO = (
     f"# {TITLE}\nA large teacher and the small student distilled from it answer the customers of one shop, "
     "Fernhill Electronics."
@@ -104,7 +105,7 @@ def theme() -> gr.themes.Base:
 def build_app() -> gr.Blocks:
     """Everything that lasts longer than a visit is made here, once, and handed to the tabs."""
     models, store = ModelCache(), VoteStore()
-    with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(HOUR_S, 24 * HOUR_S)) as page:
         build_api(models, store)  # first: a name that an event of the page has would get a number
         with gr.Row():
             gr.Markdown(INTRO, elem_id="intro")

@@ -18,130 +18,15 @@ from evals.battles import Choice
 from evals.votes import VoteStore
 from ui import battle as battles
 from ui.access import RateLimit, visitor_of
+from ui.arena_view import CHOICES, COPY_LINK, to_chat, to_figures, to_notice, to_verdict
 from ui.battle import Battle, Customer, customers, shared, similarities
-from ui.exchange import SAMPLING, Exchange, answer_both, problem_with
+from ui.exchange import SAMPLING, answer_both, problem_with
 from ui.models import ModelCache, blind_pool, default_pair, label_of, offered
 
 #: Another reply to the same question is drawn, not searched: the likeliest one is what was there before.
 AGAIN = SAMPLING.model_copy(update={"temperature": 0.7, "top_p": 0.9})
-CHOICES: tuple[tuple[Choice, str], ...] = (
-    ("a", "A is better"),
-    ("tie", "A tie"),
-    ("both_bad", "Both are bad"),
-    ("b", "B is better"),
-)
-_CHOSEN = {
-    "a": "You found A better.",
-    "b": "You found B better.",
-    "tie": "You found them equal.",
-    "both_bad": "You found both bad.",
-}
 _EXAMPLES = 5
-_AFTER_VOTE = {
-    "named": "Names were known, so the vote is kept apart from the rating.",
-    "leak": "A reply names its model, so the vote is kept apart from the rating.",
-}
 BLIND, NAMED = "Blind battle", "Named models"
-
-CSS = """
-#sides { gap: 20px; }
-#sides > div { gap: 8px; }
-.side-name { font-weight: 600; min-height: 1.5em; }
-.chat { height: clamp(240px, calc(100vh - 620px), 560px) !important; }
-.chat .placeholder * { color: var(--body-text-color-subdued); }
-/* Gradio's own bin empties the pane but not the conversation behind it; the New battle button does both. */
-.chat button[aria-label="Clear"], .chat button[title="Clear"] { display: none; }
-.figures { display: flex; flex-wrap: wrap; gap: 2px 16px; min-height: 1.5em; font-size: var(--text-sm);
-  color: var(--body-text-color-subdued); font-variant-numeric: tabular-nums; }
-.figures b { color: var(--body-text-color); font-weight: 600; }
-.figures abbr { text-decoration: none; cursor: help; }
-#votes { gap: 8px; }
-#votes button { flex: 1 1 120px; }
-#verdict { min-height: 1.5em; }
-#setup { align-items: flex-end; gap: 12px; }
-#composer { gap: 10px; }
-#examples { gap: 6px; }
-#examples button { flex: 0 0 auto; font-weight: 400; max-width: 100%; }
-#ask { align-items: flex-end; gap: 10px; }
-#ask #query { flex: 1 1 320px; }
-#ask #actions { flex: 0 0 200px; gap: 8px; flex-wrap: nowrap; }
-#ask #actions button { flex: 1 1 0; height: 42px; }
-#after { gap: 8px; }
-#after button { flex: 0 0 auto; }
-#notice:not(:has(.notice)) { display: none; }
-@media (max-width: 640px) {
-  .chat { height: 200px !important; }
-  #sides:has(.message) ~ #composer #examples { display: none; } /* its place is the replies' by then */
-  #composer { position: sticky; bottom: 0; z-index: 20; padding: 10px 0; background: var(--body-background-fill);
-    border-top: 1px solid var(--border-color-primary); }
-  #examples { flex-wrap: nowrap; overflow-x: auto; scrollbar-width: none; }
-  #votes button { flex: 1 1 44%; }
-  #ask #query { flex: 1 1 100%; }
-  #ask #actions { flex: 1 1 100%; }
-}
-"""
-
-# What is shown.
-
-
-def to_chat(exchanges: Sequence[Exchange]) -> list[dict[str, Any]]:
-    messages: list[dict[str, Any]] = []
-    for exchange in exchanges:
-        reply = exchange.reply
-        if exchange.error:
-            reply = f"{reply}\n\n⚠ {exchange.error}".strip()
-        elif not reply:
-            reply = "…" if exchange.running else "(no text)"
-        # Gradio shows plain text as HTML, so a tag in it would be drawn, or fetch a picture from elsewhere.
-        messages.append({"role": "user", "content": escape(exchange.query, quote=False)})
-        messages.append({"role": "assistant", "content": escape(reply, quote=False)})
-    return messages
-
-
-_STATES = {
-    "waiting": "Waiting for the replies to other visitors…",
-    "opening": "Loading the model and what it may consult; the first time takes up to a minute…",
-    "answering": "Answering…",
-    "stopped": "Stopped.",
-    "failed": "No reply. Your text is kept.",
-}
-
-
-def to_figures(exchanges: Sequence[Exchange], named: bool, similarity: float | None = None) -> str:
-    """The line under a side, about its last reply; times would give a blind side away."""
-    if not exchanges:
-        return _line("")
-    last = exchanges[-1]
-    if last.state != "answered":
-        return _line(_STATES.get(last.state, ""))
-    if not named:
-        return _line("Answered. Its figures come with its name, after your vote.")
-    parts: list[str] = []
-    if last.latency_s is not None:
-        parts.append(_figure("Latency", f"{last.latency_s:.2f} s", "from sending to the end of the reply"))
-    if last.ttft_s is not None:
-        parts.append(_figure("TTFT", f"{last.ttft_s:.2f} s", "time to first token: from sending to the first text"))
-    if last.tokens_per_s is not None and last.completion is not None:
-        parts.append(_figure("Speed", f"{last.tokens_per_s:.0f} tokens/s", "tokens of the reply over its latency"))
-        parts.append(f"<span>{last.completion.completion_tokens} tokens</span>")
-    if last.completion is not None and last.completion.finish_reason == "length":
-        parts.append("<span>cut at its longest</span>")
-    if similarity is not None:
-        words = "cosine of sentence embeddings with a good agent's reply to the same message"
-        parts.append(_figure("Similarity to the reference", f"{similarity:.2f}", words))
-    return _line("Answered." if not parts else "", *parts)
-
-
-def _figure(name: str, value: str, meaning: str) -> str:
-    return f'<span><abbr title="{escape(meaning)}">{name}</abbr> <b>{value}</b></span>'
-
-
-def _line(words: str, *parts: str) -> str:
-    return f'<div class="figures" role="status">{escape(words)}{"".join(parts)}</div>'
-
-
-def _notice(words: str) -> str:
-    return f'<p class="notice" role="alert">{escape(words)}</p>' if words else ""
 
 
 def _panes(battle: Battle, similar: Sequence[tuple[float, float] | None] = ()) -> tuple[Any, ...]:
@@ -167,22 +52,10 @@ def _frame(battle: Battle) -> tuple[Any, ...]:
     return (
         *(f'<div class="side-name">{escape(name)}</div>' for name in battle.names()),
         *(gr.update(interactive=votable) for _ in CHOICES),
-        _verdict(battle),
+        to_verdict(battle),
         gr.update(interactive=answered and not battle.closed),
         gr.update(interactive=bool(battle.id)),
     )
-
-
-def _verdict(battle: Battle) -> str:
-    if battle.closed:
-        return f'<p class="small">{escape(battle.closed)} {_CHOSEN.get(battle.choice or "", "").replace("You", "The visitor")}</p>'
-    if battle.choice:
-        more = _AFTER_VOTE.get(battle.why_not or "", "Thank you: the vote counts.")
-        return f"<p><b>{_CHOSEN[battle.choice]}</b> {more} You may go on talking, or start a new battle.</p>"
-    if battle.open_to_vote:
-        line = " Or send the customer's next message first." if battle.next_line else ""
-        return f'<p class="small">Which one would you rather have as your agent? One vote a battle.{line}</p>'
-    return '<p class="small">You can vote as soon as both have answered.</p>'
 
 
 # What happens.
@@ -224,7 +97,7 @@ class Arena:
             self.limit.check(visitor)
             pair = await asyncio.to_thread(battles.begin, battle, blind_pool)
         except DistillerError as error:
-            yield *_panes(battle), gr.skip(), _notice(str(error)), *still
+            yield *_panes(battle), gr.skip(), to_notice(str(error)), *still
             return
         answering = answer_both(self.models, pair, battle.transcript, query.strip(), sampling)
         box: Any = ""  # emptied once; what is typed while the replies come stays
@@ -241,14 +114,14 @@ class Arena:
             await asyncio.to_thread(battles.record, battle, self.store, visitor.id)
         except DistillerError as error:
             words = str(error)
-        yield *_panes(battle), box, _notice(words), *_frame(battle)
+        yield *_panes(battle), box, to_notice(words), *_frame(battle)
 
     async def vote(self, choice: Choice, battle: Battle, request: gr.Request) -> AsyncIterator[tuple[Any, ...]]:
         """→ four panes, the notice, the frame; the similarity comes a moment later, with the encoder."""
         try:
             await asyncio.to_thread(battles.cast, battle, choice, self.store, visitor_of(request).id)
         except DistillerError as error:
-            yield *_panes(battle), _notice(str(error)), *_frame(battle)
+            yield *_panes(battle), to_notice(str(error)), *_frame(battle)
             return
         yield *_panes(battle), "", *_frame(battle)
         similar = await asyncio.to_thread(similarities, battle)
@@ -270,7 +143,7 @@ class Arena:
             except DistillerError as error:
                 words = str(error)
         dropdowns = (gr.Dropdown(choices=choices, value=name) for name in default_pair(names))
-        return *dropdowns, battle, *_panes(battle), _notice(words), *_frame(battle)
+        return *dropdowns, battle, *_panes(battle), to_notice(words), *_frame(battle)
 
 
 def give_back(text: str, battle: Battle) -> Any:
@@ -365,7 +238,7 @@ def build_arena_tab(page: gr.Blocks, models: ModelCache, store: VoteStore) -> No
                 figures.append(gr.HTML(to_figures([], named=False), elem_id=f"figures-{side}"))
     with gr.Row(elem_id="votes"):
         vote_buttons = [gr.Button(words, min_width=100, size="md", interactive=False) for _, words in CHOICES]
-    verdict = gr.HTML(_verdict(Battle()), elem_id="verdict")
+    verdict = gr.HTML(to_verdict(Battle()), elem_id="verdict")
     with gr.Column(elem_id="composer"):
         with gr.Row(elem_id="examples"):
             short = [one for one in found if len(one.lines[0]) <= 70]
@@ -430,17 +303,7 @@ def build_arena_tab(page: gr.Blocks, models: ModelCache, store: VoteStore) -> No
         button.click(partial(replay, found), [picked, mode, *dropdowns, battle], replayed, queue=False, **quiet)
     link = gr.State("")
     link_button.click(lambda battle: battle.id, battle, link, queue=False, **quiet).then(
-        None, link, None, js=_COPY_LINK, api_visibility="private"
+        None, link, None, js=COPY_LINK, api_visibility="private"
     )
     page.load(arena.first_shown, None, [*dropdowns, battle, *panes, notice, *frame], queue=False, **quiet)
     page.load(arena.warm, None, None, queue=False, **quiet)
-
-
-_COPY_LINK = """(id) => {
-  const link = location.origin + location.pathname + '?battle=' + encodeURIComponent(id);
-  const button = document.querySelector('#after button:last-child');
-  const say = (words) => { button.textContent = words; setTimeout(() => { button.textContent = 'Copy the link'; }, 2500); };
-  // Without HTTPS a page may not write to the clipboard: the link goes to the address line instead.
-  if (navigator.clipboard) navigator.clipboard.writeText(link).then(() => say('Copied'), () => history.replaceState(null, '', link));
-  else { history.replaceState(null, '', link); say('It is in the address line'); }
-}"""

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
-from html import escape
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -25,24 +23,16 @@ from distiller.work import stop_work
 from evals.background import start_run
 from ui import job_form, run_view
 from ui.access import AccessError, claim, require_owner, started_by, visible_runs, visitor_of
-from ui.job_form import QUICKSTART, Field, bounded, job_of, presets, problem_in, values_of, with_value
+from ui.job_form import QUICKSTART, Field, bounded, job_of, presets, problem_in, to_problem, values_of, with_value
+from ui.own_data import Brought, build_own_data
 from ui.uploads import (
-    MAX_MB,
-    TARGETS,
-    TYPES,
-    Upload,
-    columns_of,
-    fetch_hub,
-    guess_columns,
     owns,
-    read_upload,
     split_upload,
 )
 
 TAB_ID = "distill"
 TICK_S = 1.5
 _BUSY = {"running", "queued"}
-_PREVIEWED = 5
 #: The groups that are open from the start; the others have sound defaults.
 _OPEN = ("Models", "Data")
 
@@ -89,8 +79,8 @@ def take_field(key: str, value: Any, text: str) -> tuple[Any, ...]:
     try:
         text = with_value(text, key, value)
     except DistillerError as error:
-        return gr.skip(), _problem(str(error))
-    return text, _problem(problem_in(text))
+        return gr.skip(), to_problem(str(error))
+    return text, to_problem(problem_in(text))
 
 
 def take_text(text: str) -> tuple[Any, ...]:
@@ -98,15 +88,11 @@ def take_text(text: str) -> tuple[Any, ...]:
     try:
         return _shown(text)
     except DistillerError as error:
-        return gr.skip(), _problem(str(error)), *[gr.skip()] * len(job_form.all_fields())
+        return gr.skip(), to_problem(str(error)), *[gr.skip()] * len(job_form.all_fields())
 
 
 def _shown(text: str) -> tuple[Any, ...]:
-    return text, _problem(problem_in(text)), *values_of(text)
-
-
-def _problem(words: str) -> str:
-    return f'<p class="notice" role="alert">{escape(words).replace(chr(10), "<br>")}</p>' if words else ""
+    return text, to_problem(problem_in(text)), *values_of(text)
 
 
 def download_job(text: str) -> str:
@@ -119,61 +105,11 @@ def download_job(text: str) -> str:
 # Data of the visitor's own.
 
 
-@dataclass(frozen=True)
-class Brought:
-    """A visitor's file, how its columns are read, and what that comes to."""
-
-    path: Path
-    column_map: dict[str, str]
-    upload: Upload
-
-
-def take_file(file: str | None) -> tuple[Any, ...]:
-    """→ what was brought, its columns' dropdowns, the first rows, the notice."""
-    if not file:
-        return _nothing_brought("")
-    try:
-        return _first_look(Path(file))
-    except DistillerError as error:
-        return _nothing_brought(str(error))
-
-
-def take_hub(name: str, config: str, split: str, request: gr.Request) -> tuple[Any, ...]:
-    try:
-        require_owner(request, "Loading a data set from the Hub")
-        if not name.strip():
-            raise AccessError(
-                "Name a data set of the Hub, for example bitext/Bitext-customer-support-llm-chatbot-training-dataset."
-            )
-        return _first_look(fetch_hub(name.strip(), config.strip(), split.strip(), visitor_of(request)))
-    except DistillerError as error:
-        return _nothing_brought(str(error))
-
-
-def remap(brought: Brought | None, *columns: str | None) -> tuple[Any, ...]:
-    if brought is None:
-        return _nothing_brought("")
-    chosen = {target: column for target, column in zip(TARGETS, columns, strict=True) if column}
-    try:
-        return _shown_upload(Brought(brought.path, chosen, read_upload(brought.path, chosen)))
-    except DistillerError as error:
-        return brought, *[gr.skip()] * len(TARGETS), gr.skip(), _problem(str(error))
-
-
-def _first_look(path: Path) -> tuple[Any, ...]:
-    names = columns_of(path)
-    guessed = guess_columns(names)
-    if names and "user" not in guessed:
-        unread = Brought(path, guessed, Upload(path.name, [], []))
-        return *_shown_upload(unread)[:-1], _problem(f"{path.name}: say which column holds the customer's words.")
-    return _shown_upload(Brought(path, guessed, read_upload(path, guessed)))
-
-
 def use_upload(brought: Brought | None, text: str, request: gr.Request) -> tuple[Any, ...]:
     """Puts the visitor's data into the job → the YAML, the problem, every field."""
     skipped = [gr.skip()] * len(job_form.all_fields())
     if brought is None:
-        return gr.skip(), _problem("Upload a file first, or load one from the Hub."), *skipped
+        return gr.skip(), to_problem("Upload a file first, or load one from the Hub."), *skipped
     try:
         for key, path in split_upload(brought.upload, visitor_of(request)).items():
             text = with_value(text, key, str(path))
@@ -181,30 +117,7 @@ def use_upload(brought: Brought | None, text: str, request: gr.Request) -> tuple
             text = with_value(text, key, None)  # they belong to the shop that ships
         return _shown(text)
     except DistillerError as error:
-        return gr.skip(), _problem(str(error)), *skipped
-
-
-def _shown_upload(brought: Brought) -> tuple[Any, ...]:
-    names = columns_of(brought.path)
-    columns = [
-        gr.Dropdown(choices=["", *names], value=brought.column_map.get(target, ""), visible=bool(names))
-        for target in TARGETS
-    ]
-    conversations, bad = brought.upload.conversations, brought.upload.bad
-    rows = [
-        [turn.query, turn.reference or "", conversation.intent or ""]
-        for conversation in conversations[:_PREVIEWED]
-        for turn in conversation.turns()[:1]
-    ]
-    turns = sum(len(conversation.turns()) for conversation in conversations)
-    words = f"{len(conversations):,} conversations with {turns:,} customer turns; the first ones:"
-    if bad:
-        words += f" {len(bad):,} lines cannot be read and are left out, the first: line {bad[0].line}, {bad[0].reason}"
-    return brought, *columns, gr.Dataframe(rows, label=words, visible=True), ""
-
-
-def _nothing_brought(words: str) -> tuple[Any, ...]:
-    return None, *[gr.Dropdown(visible=False)] * len(TARGETS), gr.Dataframe(visible=False), _problem(words)
+        return gr.skip(), to_problem(str(error)), *skipped
 
 
 # The run.
@@ -224,7 +137,7 @@ def start(text: str, request: gr.Request) -> tuple[Any, ...]:
         if not visitor.owner:
             claim(run, visitor, private=owns(visitor, job.training_data))
     except DistillerError as error:
-        return gr.skip(), _problem(str(error)), *[gr.skip()] * _SHOWN
+        return gr.skip(), to_problem(str(error)), *[gr.skip()] * _SHOWN
     return run.id, "", *show(run.id, request)
 
 
@@ -234,7 +147,7 @@ def resume(run_id: str | None, request: gr.Request) -> tuple[Any, ...]:
         run = _owned(run_id, request, "Resuming a run")
         start_run(run.job)
     except DistillerError as error:
-        return _problem(str(error)), *[gr.skip()] * _SHOWN
+        return to_problem(str(error)), *[gr.skip()] * _SHOWN
     return "", *show(run.id, request)
 
 
@@ -243,7 +156,7 @@ def stop(run_id: str | None, request: gr.Request) -> tuple[Any, ...]:
         run = _owned(run_id, request, "Stopping a run")
         stop_work(run.folder)
     except DistillerError as error:
-        return _problem(str(error)), *[gr.skip()] * _SHOWN
+        return to_problem(str(error)), *[gr.skip()] * _SHOWN
     return "", *show(run.id, request)
 
 
@@ -365,7 +278,7 @@ def build_distill_tab(page: gr.Blocks, tab: gr.Tab) -> None:
                             for field in part:
                                 components[field.key] = _component(field, values[field.key])
                     if group == "Data":
-                        use_button = _build_upload(preview)
+                        use_button = build_own_data(preview)
             fields = list(components.values())
         with gr.Column(scale=6, min_width=320):
             code = gr.Code(
@@ -444,37 +357,4 @@ _EMPTY = {
     "retrieval.questions": "none",
     "teacher_adaptation.lora_rank": "all weights",
     "hyperparameters.lora_rank": "all weights",
-}
-
-
-def _build_upload(preview: gr.State) -> gr.Button:
-    """A visitor's own data; the button puts it into the job."""
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    with gr.Accordion("Your own conversations", open=False):
-        file = gr.File(
-            label=f"JSONL, JSON, CSV or TSV, at most {MAX_MB} MB", file_types=list(TYPES), height=120, elem_id="upload"
-        )
-        with gr.Row():
-            hub = gr.Textbox(label="Or a data set of the Hub", placeholder="owner/name", min_width=160)
-            config = gr.Textbox(label="Configuration", min_width=90)
-            split = gr.Textbox(label="Split", value="train", min_width=70)
-            hub_button = gr.Button("Load", min_width=70)
-        with gr.Row():
-            columns = [gr.Dropdown([], label=_COLUMN_WORDS[target], visible=False, min_width=130) for target in TARGETS]
-        rows = gr.Dataframe(headers=["Customer", "Agent", "Intent"], interactive=False, wrap=True, visible=False)
-        notice = gr.HTML(elem_classes="data-problem")
-        use_button = gr.Button("Use it in the job")
-    outputs = [preview, *columns, rows, notice]
-    file.change(take_file, file, outputs, **quiet)
-    hub_button.click(take_hub, [hub, config, split], outputs, api_visibility="private")
-    for column in columns:
-        column.input(remap, [preview, *columns], outputs, **quiet)
-    return use_button
-
-
-_COLUMN_WORDS = {
-    "user": "Column of the customer's words",
-    "assistant": "Column of the agent's reply",
-    "intent": "Column of the intent",
-    "conversation": "Column that joins rows of one conversation",
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -174,6 +175,10 @@ def problem_in(text: str) -> str:
     except DistillerError as error:
         return str(error)
     return ""
+
+
+def to_problem(words: str) -> str:
+    return f'<p class="notice" role="alert">{escape(words).replace(chr(10), "<br>")}</p>' if words else ""
 
 
 #: What a visitor's run may take of a machine that all share: key → most.

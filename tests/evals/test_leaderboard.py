@@ -11,10 +11,12 @@ import pandas as pd
 import pytest
 
 from distiller.errors import RunError
+from evals.battles import Reply, Side
 from evals.columns import BY_KEY, COLUMNS, used_columns
 from evals.labels import labels
-from evals.leaderboard import KEYS, boards, leaderboard_rows, measured, ratings_rows, with_votes
+from evals.leaderboard import KEYS, VoteRatings, boards, leaderboard_rows, measured, ratings_rows, with_votes
 from evals.statistics import wilson_interval
+from evals.votes import VoteStore
 from tests.reports import TURNS, make_report
 
 TEACHER, STUDENT, BASELINE = (f"run:r1/{role}" for role in ("teacher", "student", "baseline"))
@@ -204,3 +206,26 @@ def test_the_command_line_names_each_model_and_keeps_its_keys(
     leaderboard(None, False)
     assert "reply p50" in (shown := capsys.readouterr().out)
     assert "baseline" in shown
+
+
+def test_votes_are_rated_again_only_when_there_are_new_ones(tmp_path: Path) -> None:
+    store = VoteStore(f"sqlite:///{tmp_path / 'arena.sqlite'}")
+    ratings = VoteRatings(store)
+
+    def cast(intent: str | None = None) -> None:
+        opened = store.open_battle(Side("x"), Side("y"), visitor="v", intent=intent)
+        store.add_turn(opened.battle_id, "Hello?", Reply("Yes."), Reply("No."))
+        store.vote(opened.battle_id, opened.token, "v", "a", 1)
+
+    everything = {"data_set": None, "intent": None, "turn": None}
+    assert ratings(everything) == []
+    cast()
+    cast("refund")
+    first = ratings(everything)
+    assert {row["model"]: (row["votes"], row["win_rate"]) for row in first} == {"x": (2, 1.0), "y": (2, 0.0)}
+    assert ratings(everything) is first
+    assert [row["votes"] for row in ratings(everything | {"intent": "refund"})] == [1, 1]
+    assert ratings(everything | {"turn": 1}) == []
+    cast()
+    assert [row["votes"] for row in ratings(everything)] == [3, 3]
+    store.close()

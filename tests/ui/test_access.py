@@ -4,19 +4,11 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
-from typing import Any, cast
 
-import gradio as gr
 import pytest
 
+from tests.ui.requests import request
 from ui.access import AccessError, RateLimit, Visitor, require_owner, visitor_of
-
-
-def request(address: str = "10.0.0.1", login: str | None = None, expires: float | None = None) -> gr.Request:
-    info = {"userinfo": {"preferred_username": login}, "expires_at": expires or time.time() + 60} if login else None
-    scope = {"session": {"oauth_info": info} if info else {}}
-    return cast(Any, SimpleNamespace(client=SimpleNamespace(host=address), request=SimpleNamespace(scope=scope)))
 
 
 def test_on_ones_own_machine_everyone_is_the_owner(monkeypatch: pytest.MonkeyPatch) -> None:
