@@ -11,18 +11,20 @@ from typing import Any
 import gradio as gr
 
 from distiller.chat.registry import MODEL_NAME_HELP, OPENERS
-from distiller.errors import DataError, DistillerError, ModelError
-from distiller.job import Evaluation
+from distiller.errors import DataError, DistillerError, JobError, ModelError
+from distiller.job import Evaluation, load_job
 from distiller.runs import find_run, list_runs, runs_folder
 from distiller.schema import Conversation, read_conversations
 from ui.access import require_owner
 from ui.evaluation_html import alert_html, count
+from ui.job_form import QUICKSTART
 from ui.models import default_pair, label_of, offered
 from ui.uploads import MAX_MB, TARGETS, TYPES, columns_of, guess_columns, keep_upload, read_upload, uploads_folder
 
 UPLOAD = "A file of my own (upload)"
 MAX_MODELS = 8
 SHIPPED = Path(__file__).parents[1] / "datasets"
+HELPDESK = "helpdesk"
 WHAT = "Starting an evaluation"
 _COLUMNS = {
     "user": "Customer's message",
@@ -37,7 +39,7 @@ def data_sets() -> dict[str, Path]:
     """Words → file: the runs' test sets, the sets that ship, what was uploaded before."""
     tests = {f"Run {run.id}: its test set": run.path("data", "test.jsonl") for run in list_runs()}
     shipped = {f"{path.parent.name}: test set that ships": path for path in sorted(SHIPPED.glob("*/test.jsonl"))}
-    shipped = dict(sorted(shipped.items(), key=lambda item: not item[0].startswith("helpdesk")))
+    shipped = dict(sorted(shipped.items(), key=lambda item: not item[0].startswith(HELPDESK)))
     uploaded = {f"{path.stem}: uploaded before": path for path in sorted(uploads_folder().glob("*.jsonl"))}
     return {words: path for words, path in (tests | shipped | uploaded).items() if path.exists()}
 
@@ -103,12 +105,19 @@ def _whole(value: float | None, what: str, low: int, high: int) -> int:
 
 
 def _of_the_run(path: Path) -> list[str]:
-    """A run's test set is answered under the run's prompt, and judged by its training set where it has no facts."""
+    """What models of no run are told: what the run, or the shop whose data it is, tells its student, policy lines
+    included. A run's test set is judged by its training set where it has no facts."""
+    if path.resolve().is_relative_to(SHIPPED / HELPDESK):
+        return [f"--job={QUICKSTART}"]
     folder = path.parent.parent
     if folder.parent != runs_folder() or not (folder / "job.yaml").exists():
         return []
     job, training = find_run(folder.name).job, path.with_name("train.jsonl")
-    options = [f"--system-prompt={job.system_prompt}"]
+    try:
+        load_job(folder / "job.yaml")
+        options = [f"--job={folder / 'job.yaml'}"]
+    except JobError:  # the files it was made from are gone: its prompt is left
+        options = [f"--system-prompt={job.system_prompt}"]
     facts = any(turn.facts or turn.forbidden for c in read_conversations(path) for turn in c.turns())
     return options if facts or not training.exists() else [*options, f"--training={training}"]
 

@@ -35,6 +35,7 @@ from ui.evaluation_view import (
     turns_csv,
     why_it_ended,
 )
+from ui.job_form import QUICKSTART
 from ui.uploads import MAX_MB, columns_of, guess_columns, keep_upload, read_upload, uploads_folder
 
 REPORT = make_report()
@@ -340,7 +341,8 @@ def test_a_form_becomes_the_options_of_an_evaluation() -> None:
     write_jsonl(run.path("data", "train.jsonl"), talks(2))
     shipped = asked(**form())
     assert shipped.models == ["bundled:x"]
-    assert shipped.options == ["--limit=0", "--max-tokens=8", "--timed-turns=2"]
+    # Models of no run are told what the shop's student is told, its policy lines included.
+    assert shipped.options == ["--limit=0", "--max-tokens=8", "--timed-turns=2", f"--job={QUICKSTART}"]
     of_run = asked(**form(data=f"Run {run.id}: its test set"))
     assert of_run.data == run.path("data", "test.jsonl")
     # Without facts, replies are judged by the training set's; what models of no run are told is the job's prompt.
