@@ -215,6 +215,8 @@ class Tab:
             return {self.notice: alert_html(str(error))}
 
     def _browse(self, request: gr.Request, identity: str | None, place: int, values: Sequence[Any]) -> Updates:
+        if identity is None:  # the search box says that it has changed when it is drawn, before a report is picked
+            return {self.notice: gr.skip()}
         try:
             return self.browser.at(self._read(request, identity), values, place)
         except DistillerError as error:

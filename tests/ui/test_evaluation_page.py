@@ -139,6 +139,8 @@ def test_a_report_is_read_browsed_and_taken_away(opened: Any) -> None:
 
     page = opened()
     expect(page.locator("#evaluation .verdicts")).to_contain_text("keeps 69% of the teacher's accuracy")
+    page.wait_for_timeout(1_000)  # what the parts say when they are drawn has come
+    expect(page.locator("#evaluation").get_by_role("alert")).to_have_count(0)
     row = page.get_by_role("row", name="accuracy")
     expect(row.first).to_contain_text("55.0%")
     expect(page.get_by_role("rowheader", name="TTFT p50")).to_have_attribute("title", re.compile("first text"))
