@@ -48,9 +48,7 @@ html:has(body.dark) { color-scheme: dark; }
 #intro p { margin: 0; color: var(--body-text-color-subdued); }
 .small, .small p { font-size: var(--text-sm); color: var(--body-text-color-subdued); }
 .small code { white-space: normal; overflow-wrap: anywhere; }
-
 .notice { color: var(--error-text-color); font-size: var(--text-sm); }
-
 """
 
 

@@ -79,23 +79,28 @@ class Arena:
         last = battle.transcript.last
         if len(last) < 2 or any(exchange.running for exchange in last):
             return
-        battles.take_back(battle)
-        sampling = AGAIN.model_copy(update={"seed": battle.redrawn})
-        async for shown in self._talk(last[0].query, battle, request, sampling):
+        sampling = AGAIN.model_copy(update={"seed": battle.redrawn + 1})
+        async for shown in self._talk(last[0].query, battle, request, sampling, again=True):
             yield *shown[:4], gr.skip(), *shown[5:]  # what is being typed stays
 
     async def _talk(
-        self, query: str, battle: Battle, request: gr.Request, sampling: Sampling
+        self, query: str, battle: Battle, request: gr.Request, sampling: Sampling, *, again: bool = False
     ) -> AsyncIterator[tuple[Any, ...]]:
         visitor = visitor_of(request)
         still = [gr.skip()] * _FRAMED
         try:
             if battle.closed:
                 raise DistillerError("This battle is somebody else's, to be read. Press New battle for your own.")
+            if any(exchange.running for exchange in battle.transcript.last):
+                raise DistillerError("Both are still answering. Wait for them, or press Stop first.")
             if problem := problem_with(query):
                 raise DistillerError(problem)
             self.limit.check(visitor)
             pair = await asyncio.to_thread(battles.begin, battle, blind_pool)
+            if missing := next((name for name in pair if name not in offered(visitor)), None):
+                raise DistillerError(f"{missing} is not offered here any more. Pick another contestant.")
+            if again:
+                battles.take_back(battle)
         except DistillerError as error:
             yield *_panes(battle), gr.skip(), to_notice(str(error)), *still
             return
@@ -124,7 +129,10 @@ class Arena:
             yield *_panes(battle), to_notice(str(error)), *_frame(battle)
             return
         yield *_panes(battle), "", *_frame(battle)
-        similar = await asyncio.to_thread(similarities, battle)
+        try:
+            similar = await asyncio.to_thread(similarities, battle)
+        except DistillerError:  # no embedding model here: the figures stand without the similarity
+            return
         if battle.left:
             return
         yield *_panes(battle, similar), "", *[gr.skip()] * _FRAMED
@@ -165,7 +173,7 @@ def new_battle(mode: str, left: str, right: str, customer: Customer | None = Non
 
 
 def restart(mode: str, left: str, right: str, battle: Battle) -> tuple[Any, ...]:
-    """→ the battle, both dropdowns, four panes, the text box, the notice, the frame, the customers, the address."""
+    """→ the battle, both dropdowns, four panes, the text box, the notice, the frame, the customers."""
     battle.leave()
     fresh = new_battle(mode, left, right)
     named = mode == NAMED

@@ -6,7 +6,6 @@ of the app change nothing about it.
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import nullcontext
 from functools import partial
 from itertools import groupby
@@ -93,13 +92,6 @@ def take_text(text: str) -> tuple[Any, ...]:
 
 def _shown(text: str) -> tuple[Any, ...]:
     return text, to_problem(problem_in(text)), *values_of(text)
-
-
-def download_job(text: str) -> str:
-    """The YAML as a file to keep: the same job runs from the command line."""
-    path = Path(tempfile.mkdtemp(prefix="job-")) / "job.yaml"
-    path.write_text(text, encoding="utf-8")
-    return str(path)
 
 
 # Data of the visitor's own.
@@ -289,7 +281,6 @@ def build_distill_tab(page: gr.Blocks, tab: gr.Tab) -> None:
                 start_button = gr.Button("Start", variant="primary", min_width=90)
                 stop_button = gr.Button("Stop", min_width=80, interactive=False)
                 resume_button = gr.Button("Resume", min_width=80, interactive=False)
-                gr.DownloadButton("Download", min_width=110).click(download_job, code, None, **quiet)
             panel = gr.HTML(elem_id="run-panel")
             money = gr.Markdown(elem_classes="small")
             with gr.Accordion("Loss", open=True):

@@ -131,7 +131,6 @@ def test_a_distillation_from_the_form_to_its_result(page: Any, address: str, tmp
     from playwright.sync_api import expect
 
     open_tab(page, "Distill")
-    page.locator("#field-hyperparameters-num_epochs")  # is there, folded
     page.locator("#job-yaml .cm-content").click()
     page.keyboard.press("Control+a")
     page.keyboard.insert_text(JOB.replace("num_epochs", "num_epoch"))
