@@ -4,6 +4,7 @@
     ├── DataError                 exit code 3   a conversation file: file, line, reason
     ├── JobError                  exit code 4   a job file: key, value, what is allowed
     ├── ModelError                exit code 5   a model name or folder that cannot be opened
+    │   └── ExportError                         ... that has no place in the format that was asked for
     ├── RequestError              exit code 6   a request that failed for good
     │   └── TransientRequestError               ... that is worth trying again (429, 5xx, dropped)
     ├── TrainingError             exit code 7   empty masks, non-finite loss, mismatched vocabularies
@@ -31,6 +32,10 @@ class JobError(DistillerError):
 
 class ModelError(DistillerError):
     exit_code = 5
+
+
+class ExportError(ModelError):
+    """An architecture or a tokenizer that the format does not know."""
 
 
 class RequestError(DistillerError):

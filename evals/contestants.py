@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from distiller.chat.bundled import shipped_bytes
-from distiller.chat.registry import local_source
 from distiller.job import DistillationJob
 from distiller.prompting import Prompting, student_prompting, teacher_prompting
-from distiller.runs import Run, find_run, resolve_model
+from distiller.runs import Run, find_run
 from distiller.schema import text_hash
 
 ROLE_WORDS = {
@@ -64,17 +61,3 @@ def by_name(name: str, job: DistillationJob | None = None) -> Contestant:
         run = find_run(run_name)
         return Contestant(f"run:{run.id}/{role or 'student'}", role or "student", run.job)
     return Contestant(name, None, job)
-
-
-def weights_bytes(name: str) -> int | None:
-    """Bytes of the weight files behind a local model as they ship; None for an API's or one on the Hub."""
-    scheme, _, rest = name.partition(":")
-    if scheme == "run":
-        return weights_bytes(resolve_model(rest))
-    if scheme == "bundled" and (shipped := shipped_bytes(rest)):
-        return shipped  # not its unpacked copy in the cache
-    source = local_source(name)
-    if source is None or not Path(source).is_dir():
-        return None
-    files = [p for p in Path(source).iterdir() if p.suffix in {".safetensors", ".bin", ".gguf"}]
-    return sum(p.stat().st_size for p in files) or None

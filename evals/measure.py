@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from distiller.chat import ChatModel, ChatRequest, OpenOptions, Sampling, open_model
-from distiller.chat.registry import local_source
 from distiller.errors import DistillerError
 from distiller.job import DistillationJob
 from distiller.schema import Completion, Conversation, history, read_conversations
-from evals.contestants import Contestant, by_name, weights_bytes
+from evals.contestants import Contestant, by_name
 
 AT_ONCE = 16
 
@@ -93,21 +92,21 @@ async def _measure(request: dict[str, Any]) -> dict[str, Any]:
     sent = time.perf_counter()
     await _all_at_once(model, [request_of(place, known[place[0]][: place[1]]) for place in many])
     busy = time.perf_counter() - sent
-    source = local_source(contestant.name)
+    local = model.parameters is not None
     tokens = sum(c.completion_tokens or 0 for _, c, _, _ in singles)
     prompt_tokens = [c.prompt_tokens for _, c, _, _ in singles if c.prompt_tokens is not None]
     return {
         "ttft_s": [before + (c.ttft_s or 0.0) for before, c, _, _ in singles],
         "latency_s": [latency for _, _, latency, _ in singles],
         "tokens_per_s": tokens / sum(latency for _, _, latency, _ in singles),
-        "cpu_s_per_reply": sum(cpu for *_, cpu in singles) / len(singles) if source else None,
+        "cpu_s_per_reply": sum(cpu for *_, cpu in singles) / len(singles) if local else None,
         "mean_prompt_tokens": sum(prompt_tokens) / len(prompt_tokens) if prompt_tokens else None,
         "mean_completion_tokens": tokens / len(singles),
         "at_once": len(many),
         "replies_per_hour": len(many) / busy * 3600,
-        "peak_memory_mb": peak / 1e6 if source else None,
-        "weights_mb": (weights_bytes(contestant.name) or 0) / 1e6 or None,
-        "parameters": _parameters(model),
+        "peak_memory_mb": peak / 1e6 if local else None,
+        "weights_mb": model.weights_bytes / 1e6 if model.weights_bytes else None,
+        "parameters": model.parameters,
         "identity": model.identity,
         "places": places,
         "texts": [c.text for _, c, _, _ in singles],
@@ -146,12 +145,6 @@ def _peak_memory_bytes() -> int:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def _parameters(model: ChatModel) -> int | None:
-    inner = getattr(model, "model", None)
-    count = getattr(inner, "num_parameters", None)
-    return int(count()) if callable(count) else None
 
 
 if __name__ == "__main__":

@@ -37,6 +37,9 @@ class ChatModel(ABC):
     identity: str
     max_batch: int = 1
     concurrency: int = 1
+    #: Of a model on this machine: how many weights it has, and the bytes that they take on disk as it is served.
+    parameters: int | None = None
+    weights_bytes: int | None = None
 
     @abstractmethod
     async def complete(self, requests: Sequence[ChatRequest]) -> list[Completion]:

@@ -2,9 +2,14 @@
 
 bundled:NAME              a model that comes with the project
 hf:REPO_OR_FOLDER         a Hub repository or a folder that transformers loads
+gguf:FILE                 a GGUF file, through llama.cpp
 openai:MODEL@BASE_URL     any server that speaks the OpenAI protocol
 recorded:FILE.jsonl       stored completions
 run:ID/CONTESTANT         a model of a run: student, baseline, teacher, untouched, reference_trained
+
+On a CPU the models that come with the project and those of runs are served by llama.cpp, eight bits a weight: several
+times as fast as transformers, which serves them on GPUs, where a precision is asked for, and where llama.cpp does not
+know the architecture.
 """
 
 from __future__ import annotations
@@ -16,7 +21,9 @@ from pathlib import Path
 from distiller.chat.base import ChatModel
 from distiller.errors import ModelError
 
-MODEL_NAME_HELP = "bundled:NAME, hf:REPO_OR_FOLDER, openai:MODEL@BASE_URL, recorded:FILE.jsonl or run:ID/student"
+MODEL_NAME_HELP = (
+    "bundled:NAME, hf:REPO_OR_FOLDER, gguf:FILE, openai:MODEL@BASE_URL, recorded:FILE.jsonl or run:ID/student"
+)
 
 
 @dataclass(frozen=True)
@@ -53,22 +60,44 @@ def local_source(name: str) -> str | None:
 
 
 def _open_bundled(name: str, rest: str, options: OpenOptions) -> ChatModel:
-    from distiller.chat.bundled import chat_model_folder, not_found_message
-    from distiller.chat.transformers_local import TransformersModel
+    from distiller.chat.bundled import chat_model_folder, not_found_message, shipped_bytes
+    from distiller.chat.gguf_local import GGUFModel
 
     source = chat_model_folder(rest)
     try:
-        return TransformersModel(name, source, precision=options.precision, max_batch=options.max_batch)
+        model = _open_made_here(name, source, options)
+        if not isinstance(model, GGUFModel):
+            model.weights_bytes = shipped_bytes(rest)  # not those of its unpacked copy in the cache
+        return model
     except ModelError:
         if Path(source).is_dir():
             raise
         raise ModelError(not_found_message(rest)) from None
 
 
+def _open_made_here(name: str, source: str, options: OpenOptions) -> ChatModel:
+    """A model whose folder this project wrote, in the engine that serves it best."""
+    from distiller.chat.gguf_local import GGUFModel, preferred
+
+    if options.precision == "auto" and preferred() and Path(source).is_dir():
+        from distiller.export.served import served_file
+
+        file = served_file(Path(source))
+        if file is not None:
+            return GGUFModel(name, file)
+    return _open_hf(name, source, options)
+
+
 def _open_hf(name: str, rest: str, options: OpenOptions) -> ChatModel:
     from distiller.chat.transformers_local import TransformersModel
 
     return TransformersModel(name, rest, precision=options.precision, max_batch=options.max_batch)
+
+
+def _open_gguf(name: str, rest: str, options: OpenOptions) -> ChatModel:
+    from distiller.chat.gguf_local import GGUFModel
+
+    return GGUFModel(name, Path(rest))
 
 
 def _open_openai(name: str, rest: str, options: OpenOptions) -> ChatModel:
@@ -91,7 +120,11 @@ def _open_recorded(name: str, rest: str, options: OpenOptions) -> ChatModel:
 def _open_run(name: str, rest: str, options: OpenOptions) -> ChatModel:
     from distiller.runs import resolve_model
 
-    model = open_model(resolve_model(rest), options)
+    behind = resolve_model(rest)
+    folder = behind.removeprefix("hf:")
+    if folder != behind:
+        return _open_made_here(name, folder, options)
+    model = open_model(behind, options)
     model.name = name
     return model
 
@@ -99,6 +132,7 @@ def _open_run(name: str, rest: str, options: OpenOptions) -> ChatModel:
 OPENERS: dict[str, Callable[[str, str, OpenOptions], ChatModel]] = {
     "bundled": _open_bundled,
     "hf": _open_hf,
+    "gguf": _open_gguf,
     "openai": _open_openai,
     "recorded": _open_recorded,
     "run": _open_run,

@@ -94,6 +94,8 @@ class TransformersModel(ChatModel):
         ends = ends if isinstance(ends, list) else [ends]
         self.stop_ids = {i for i in [*ends, self.tokenizer.eos_token_id] if i is not None}
         self.context = getattr(self.model.config.get_text_config(), "max_position_embeddings", 2048)
+        self.parameters = self.model.num_parameters()
+        self.weights_bytes = _weights_bytes(Path(source))
         self.identity = f"transformers:{source_identity(source)}:{str(dtype).removeprefix('torch.')}"
         self._lock = threading.Lock()
         # transformers renames the argument: `past_key_values` before 5.20, `cache` from then on.
@@ -284,6 +286,13 @@ class _Row:
             latency_s=self.latency_s,
             top_logprobs=self.top_logprobs if self.request.top_logprobs else None,
         )
+
+
+def _weights_bytes(folder: Path) -> int | None:
+    """Of a folder; None for a Hub repository."""
+    if not folder.is_dir():
+        return None
+    return sum(path.stat().st_size for path in folder.iterdir() if path.suffix in {".safetensors", ".bin"}) or None
 
 
 def source_identity(source: str) -> str:

@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from distiller.chat.bundled import shipped_bytes
 from distiller.job import load_job
 from distiller.schema import Conversation, write_jsonl
 from evals.compare import only_of_their_role, verdicts
-from evals.contestants import Contestant, by_name, file_names, weights_bytes
+from evals.contestants import Contestant, by_name, file_names
 from evals.labels import labels
 from evals.leaderboard import REPORT_KEYS
 from tests.conftest import PROJECT
@@ -134,13 +133,6 @@ def test_errors_are_words(tmp_path: Path) -> None:
         check=True,
     )
     assert json.loads(done.stdout) == []
-
-
-def test_the_bundled_model_weighs_what_its_file_weighs() -> None:
-    shipped = shipped_bytes("smollm2-135m-instruct")
-    assert shipped is not None
-    assert weights_bytes("bundled:smollm2-135m-instruct") == shipped < 120_000_000
-    assert weights_bytes("openai:gpt@http://127.0.0.1:1") is None
 
 
 def test_two_runs_students_keep_their_own_files_and_names() -> None:
