@@ -98,7 +98,10 @@ class PolicyIndex:
         """The last exchange and the last question of each history: two of (histories, d)."""
         said = [[m.content for m in history if m.role in {"user", "assistant"}] for history in histories]
         encode = self.encoder.encode_once if once else self.encoder.encode
-        return encode(["\n".join(texts[-3:]) for texts in said]), encode([texts[-1] if texts else "" for texts in said])
+        exchanges = ["\n".join(texts[-3:]) for texts in said]
+        # In one call: the first question of a conversation is its exchange as well.
+        vectors = encode([*exchanges, *(texts[-1] if texts else "" for texts in said)])
+        return vectors[: len(said)], vectors[len(said) :]
 
 
 class _AnsweredQuestions:
