@@ -1,8 +1,8 @@
 """all-MiniLM-L6-v2 in NumPy: what serves looks policy lines up without PyTorch.
 
 PyTorch and sentence-transformers take seconds to import and hundreds of megabytes, for a model of six layers. Here
-its file is mapped into memory, so the rows of the token table that no text uses are never read. Texts are packed
-end to end: the linear layers see no padding, and attention is computed text by text.
+its file is mapped into memory, and of the token table, half of it, only the rows in use are read. Texts are packed end
+to end: the linear layers see no padding, and attention is computed text by text.
 
 Architecture: BERT (Devlin et al. 2019, arXiv:1810.04805), layer normalisation after each addition; the sentence
 vector is the mean over its tokens, scaled to unit length (Reimers & Gurevych 2019, arXiv:1908.10084).
@@ -42,7 +42,7 @@ class MiniLM(Encoder):
             folder = _local_folder(source)
             config, sentence = (json.loads((folder / name).read_text("utf-8")) for name in _FILES[:2])
             self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-            self._weights = _mapped(folder / "model.safetensors")
+            self._weights = _Weights(folder / "model.safetensors")
         except Exception as error:  # the Hub's client and the tokenizer raise many types for: it is not there
             raise cannot_load(DEFAULT, source, error) from None
         self._layers: int = config["num_hidden_layers"]
@@ -51,7 +51,9 @@ class MiniLM(Encoder):
         self._limit: int = sentence["max_seq_length"]
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        self._blas = ThreadpoolController()
+        # From here on NumPy multiplies on the calling thread's core. BLAS would split every product over the cores and
+        # wait for the slowest at each: where another process has one of them, that takes ten times as long.
+        ThreadpoolController().limit(limits=1, user_api="blas")
         self._lock = Lock()
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
@@ -60,14 +62,11 @@ class MiniLM(Encoder):
         batches = list(_batches([self._cut(ids) for ids in self._ids(list(place))]))
         if not batches:
             return np.empty((0, self._weights["embeddings.LayerNorm.bias"].size), np.float32)
-        # Batches side by side, each on one core. BLAS would split every product over the cores and wait for the
-        # slowest at each: where another process has one of them, that is many times slower than one core alone.
-        with self._lock, self._blas.limit(limits=1, user_api="blas"):
-            threads = min(len(batches), _cores(), _MAX_THREADS)
-            if threads == 1:
-                vectors = [self._forward(batch) for batch in batches]
-            else:
-                with ThreadPoolExecutor(threads) as pool:
+        with self._lock:
+            if len(batches) == 1:
+                vectors = [self._forward(batches[0])]
+            else:  # batches side by side, a core each
+                with ThreadPoolExecutor(min(len(batches), _cores(), _MAX_THREADS)) as pool:
                     vectors = list(pool.map(self._forward, batches))
         return np.concatenate(vectors)[places]
 
@@ -75,7 +74,7 @@ class MiniLM(Encoder):
         return sum(len(ids) > self._limit for ids in self._ids(texts))
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
-        return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+        return [self._tokenizer.encode(text).ids for text in texts]  # its encode_batch starts threads of its own
 
     def _cut(self, ids: list[int]) -> list[int]:
         """Beginning and [SEP]: what the model was trained on."""
@@ -87,9 +86,10 @@ class MiniLM(Encoder):
         ends = np.cumsum(lengths)
         spans = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
         positions = np.concatenate([np.arange(length) for length in lengths])
-        table = "embeddings.{}_embeddings.weight".format
-        x = self._weights[table("word")][np.concatenate(batch)]  # (tokens, d), all texts end to end
-        x += self._weights[table("position")][positions] + self._weights[table("token_type")][0]
+        # (tokens, d), all texts end to end
+        x = self._weights.rows("embeddings.word_embeddings.weight", np.concatenate(batch))
+        x += self._weights["embeddings.position_embeddings.weight"][positions]
+        x += self._weights["embeddings.token_type_embeddings.weight"][0]
         x = self._normalised(x, "embeddings.LayerNorm")
         for layer in range(self._layers):
             name = f"encoder.layer.{layer}."
@@ -155,20 +155,33 @@ def _batches(texts: Sequence[list[int]]) -> Iterator[list[list[int]]]:
         yield batch
 
 
-def _mapped(path: Path) -> dict[str, np.ndarray]:
-    """Views of a safetensors file: 8 bytes of length, a JSON header (name → type, shape, place), then the data.
+class _Weights:
+    """A safetensors file: 8 bytes of length, a JSON header (name → type, shape, place), then the data.
 
     The library's own reader would copy all of it into memory.
     """
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(size))
-    data = np.asarray(np.memmap(path, np.uint8, mode="r", offset=8 + size))
-    return {
-        name: data[slice(*entry["data_offsets"])].view(np.float32).reshape(entry["shape"])
-        for name, entry in header.items()
-        if name != "__metadata__" and entry["dtype"] == "F32"
-    }
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+        size = int.from_bytes(self._file.read(8), "little")
+        header = json.loads(self._file.read(size))
+        self._start = 8 + size
+        self._entries = {name: entry for name, entry in header.items() if entry.get("dtype") == "F32"}
+        data = np.asarray(np.memmap(path, np.uint8, mode="r", offset=self._start))
+        self._views = {
+            name: data[slice(*entry["data_offsets"])].view(np.float32).reshape(entry["shape"])
+            for name, entry in self._entries.items()
+        }
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._views[name]
+
+    def rows(self, name: str, places: np.ndarray) -> np.ndarray:
+        """(n,) → (n, d), a copy. Through the map, the system would put a row's neighbours in memory as well."""
+        distinct, inverse = np.unique(places, return_inverse=True)
+        first, size = self._start + self._entries[name]["data_offsets"][0], 4 * self._entries[name]["shape"][1]
+        read = b"".join(os.pread(self._file.fileno(), size, first + size * int(place)) for place in distinct)
+        return np.frombuffer(read, np.float32).reshape(len(distinct), -1)[inverse]
 
 
 def _local_folder(source: str) -> Path:

@@ -47,8 +47,8 @@ class PolicyIndex:
         self.titles = [section.splitlines()[0].strip() for section in sections]
         #: (section, text) of each line, in the order of the file.
         self.lines = [(i, text) for i, section in enumerate(sections) for text in _lines(section)]
-        self._section_vectors = encoder.encode(sections)  # (sections, d)
-        self._line_vectors = encoder.encode([f"{self.titles[i]}: {text}" for i, text in self.lines])  # (lines, d)
+        vectors = encoder.encode_once([*sections, *(f"{self.titles[i]}: {text}" for i, text in self.lines)])
+        self._section_vectors, self._line_vectors = vectors[: len(sections)], vectors[len(sections) :]  # (…, d)
         self._answered = _AnsweredQuestions(self, answered) if answered else None
 
     def search(self, histories: Sequence[Sequence[Message]], k: int, ids: Sequence[str] = ()) -> list[str]:
