@@ -93,7 +93,9 @@ class MiniLM(Encoder):
         x = self._normalised(x, "embeddings.LayerNorm")
         for layer in range(self._layers):
             name = f"encoder.layer.{layer}."
-            x = self._normalised(x + self._attention(x, spans, name + "attention."), name + "attention.output.LayerNorm")
+            x = self._normalised(
+                x + self._attention(x, spans, name + "attention."), name + "attention.output.LayerNorm"
+            )
             inner = _gelu(self._linear(x, name + "intermediate.dense"))  # (tokens, 4 d)
             x = self._normalised(x + self._linear(inner, name + "output.dense"), name + "output.LayerNorm")
         means = np.stack([x[span].mean(axis=0) for span in spans])
