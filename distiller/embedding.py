@@ -81,7 +81,7 @@ def load_encoder(name: str = DEFAULT) -> Encoder:
 
 @lru_cache(maxsize=1)
 def load_retrieval_encoder() -> Encoder:
-    """The default model without PyTorch: the same vectors to six digits, in a tenth of the memory."""
+    """The default model without PyTorch: the same vectors to six digits, with a fraction of the memory."""
     from distiller.minilm import MiniLM
 
     return MiniLM()

@@ -51,9 +51,13 @@ class MiniLM(Encoder):
         self._limit: int = sentence["max_seq_length"]
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        # From here on NumPy multiplies on the calling thread's core. BLAS would split every product over the cores and
-        # wait for the slowest at each: where another process has one of them, that takes ten times as long.
-        ThreadpoolController().limit(limits=1, user_api="blas")
+        # From here on NumPy multiplies on the calling thread's core. Its BLAS would split every product over the cores and
+        # wait for the slowest at each: where another process has one of them, that takes ten times as long. PyTorch
+        # may have a BLAS too, which is left alone: NumPy's lies in numpy.libs/, on a Mac in numpy/.dylibs/.
+        libraries = ThreadpoolController()
+        paths = [library.filepath for library in libraries.lib_controllers]
+        own = [path for path in paths if {"numpy", "numpy.libs"} & set(Path(path).parts[-3:-1])]
+        libraries.select(filepath=own).limit(limits=1)
         self._lock = Lock()
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 from distiller import embedding
 from distiller.embedding import Encoder, SentenceTransformersEncoder, load_encoder, load_retrieval_encoder
@@ -103,6 +104,12 @@ def test_the_light_encoder_may_be_asked_from_several_threads() -> None:
     with ThreadPoolExecutor(4) as pool:
         for vectors in pool.map(light.encode, [VARIED] * 8):
             assert vectors == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_light_encoder_leaves_the_other_cores_to_others() -> None:
+    load_retrieval_encoder().encode(["one"])
+    own = [library for library in threadpool_info() if "numpy.libs" in library["filepath"]]
+    assert all(library["num_threads"] == 1 for library in own)
 
 
 def test_gelu_against_the_error_function() -> None:
