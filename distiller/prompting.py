@@ -74,10 +74,10 @@ class Prompting:
 def teacher_prompting(job: DistillationJob) -> Prompting:
     policies = None
     if job.retrieval.policies is not None:
-        from distiller.embedding import load_encoder
+        from distiller.embedding import load_retrieval_encoder
 
         answered = read_conversations(job.retrieval.questions) if job.retrieval.questions else []
-        policies = PolicyIndex(job.retrieval.policies, load_encoder(), answered)
+        policies = PolicyIndex(job.retrieval.policies, load_retrieval_encoder(), answered)
     return Prompting(job.system_prompt, job.teacher_instructions, policies, job.retrieval.lines, job.task_type)
 
 

@@ -47,8 +47,8 @@ class PolicyIndex:
         self.titles = [section.splitlines()[0].strip() for section in sections]
         #: (section, text) of each line, in the order of the file.
         self.lines = [(i, text) for i, section in enumerate(sections) for text in _lines(section)]
-        self._section_vectors = encoder.encode(sections)  # (sections, d)
-        self._line_vectors = encoder.encode([f"{self.titles[i]}: {text}" for i, text in self.lines])  # (lines, d)
+        vectors = encoder.encode_once([*sections, *(f"{self.titles[i]}: {text}" for i, text in self.lines)])
+        self._section_vectors, self._line_vectors = vectors[: len(sections)], vectors[len(sections) :]  # (…, d)
         self._answered = _AnsweredQuestions(self, answered) if answered else None
 
     def search(self, histories: Sequence[Sequence[Message]], k: int, ids: Sequence[str] = ()) -> list[str]:
@@ -98,7 +98,10 @@ class PolicyIndex:
         """The last exchange and the last question of each history: two of (histories, d)."""
         said = [[m.content for m in history if m.role in {"user", "assistant"}] for history in histories]
         encode = self.encoder.encode_once if once else self.encoder.encode
-        return encode(["\n".join(texts[-3:]) for texts in said]), encode([texts[-1] if texts else "" for texts in said])
+        exchanges = ["\n".join(texts[-3:]) for texts in said]
+        # In one call: the first question of a conversation is its exchange as well.
+        vectors = encode([*exchanges, *(texts[-1] if texts else "" for texts in said)])
+        return vectors[: len(said)], vectors[len(said) :]
 
 
 class _AnsweredQuestions:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distiller.embedding import load_encoder
+from distiller.embedding import load_retrieval_encoder
 from distiller.grounding import in_policy_words
 from distiller.retrieval import PolicyIndex
 from distiller.schema import Conversation, Message, read_conversations
@@ -20,7 +20,7 @@ RETURNS, HOURS = "You can return a product within 30 days of delivery.", "We ope
 def index(tmp_path_factory: pytest.TempPathFactory) -> PolicyIndex:
     path = tmp_path_factory.mktemp("policies") / "policies.md"
     path.write_text(f"## Returns\n- {RETURNS}\n## Hours\n- {HOURS}\n")
-    return PolicyIndex(path, load_encoder())
+    return PolicyIndex(path, load_retrieval_encoder())
 
 
 def conversation(*turns: tuple[str, str, list[list[str]]]) -> Conversation:
@@ -54,7 +54,7 @@ def test_a_turn_whose_line_was_not_found_is_not_learned(index: PolicyIndex) -> N
 
 def test_the_support_desk_keeps_its_facts() -> None:
     conversations = read_conversations(HELPDESK / "validation.jsonl")
-    index = PolicyIndex(HELPDESK / "policies.md", load_encoder())
+    index = PolicyIndex(HELPDESK / "policies.md", load_retrieval_encoder())
     policies = [[""] * len(c.turns()) for c in conversations]
     turns = [turn for c in in_policy_words(conversations, index, policies) for turn in c.turns()]
     lost = [

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from distiller.embedding import Encoder, load_encoder
-from distiller.errors import DataError, ModelError
+from distiller.embedding import load_retrieval_encoder
+from distiller.errors import DataError
 from distiller.retrieval import PolicyIndex
 from distiller.schema import Conversation
 from tests.tiny import talk
@@ -31,7 +31,7 @@ Some words before.
 def index(tmp_path_factory: pytest.TempPathFactory) -> PolicyIndex:
     path = tmp_path_factory.mktemp("policies") / "policies.md"
     path.write_text(POLICIES)
-    return PolicyIndex(path, load_encoder())
+    return PolicyIndex(path, load_retrieval_encoder())
 
 
 def test_the_nearest_line_is_found(index: PolicyIndex) -> None:
@@ -56,7 +56,7 @@ def answered(id: str, query: str, reply: str, *facts: str) -> Conversation:
 def with_questions(tmp_path: Path, *conversations: Conversation) -> PolicyIndex:
     path = tmp_path / "policies.md"
     path.write_text(POLICIES)
-    return PolicyIndex(path, load_encoder(), conversations)
+    return PolicyIndex(path, load_retrieval_encoder(), conversations)
 
 
 def test_a_line_is_found_by_the_questions_that_it_answered(index: PolicyIndex, tmp_path: Path) -> None:
@@ -83,38 +83,13 @@ def test_the_lines_that_a_reply_was_given_from(index: PolicyIndex) -> None:
     assert index.answering([both, nowhere, thanks, near]) == [[[penguins, returns]], [[]], [[]], [[opening]]]
 
 
-def test_vectors_of_a_fixed_set_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DISTILLER_CACHE", str(tmp_path))
-    encoder = load_encoder()
-    first = encoder.encode_once(["one", "two"])
-    monkeypatch.setattr(encoder, "encode", lambda texts: pytest.fail("encoded again"))
-    assert (encoder.encode_once(["one", "two"]) == first).all()
-    with pytest.raises(pytest.fail.Exception):
-        encoder.encode_once(["one", "three"])
-
-
 def test_a_file_without_sections(tmp_path: Path) -> None:
     path = tmp_path / "p.md"
     path.write_text("# Only a title\nand words")
     with pytest.raises(DataError, match="no section that begins with '## '"):
-        PolicyIndex(path, load_encoder())
+        PolicyIndex(path, load_retrieval_encoder())
 
 
 def test_a_question_is_read_with_the_exchange_before_it(index: PolicyIndex) -> None:
     messages = talk("a", "Do you take penguin costumes back?", "No.", "And why is that?").messages
     assert index.search([messages], 1) == ["- A penguin costume cannot be returned."]
-
-
-def test_vectors_have_unit_length_and_long_texts_are_counted() -> None:
-    encoder = load_encoder()
-    vectors = encoder.encode(["Hello", "Hello there", "The stock market fell"])
-    assert vectors.shape[0] == 3
-    assert (vectors**2).sum(axis=1) == pytest.approx([1, 1, 1], abs=1e-5)
-    assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2]
-    assert encoder.truncated(["short", "word " * 1000]) == 1
-    assert encoder.truncated([]) == 0
-
-
-def test_an_embedding_model_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="cannot be loaded from"):
-        Encoder(f"hf:{tmp_path / 'absent'}")
