@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,13 +158,15 @@ def curate(
     if deduplicate:
         _mark_duplicates(synthetic, reasons, rules)
         _mark_over_cap(synthetic, reasons, rules)
+    # A reference that quotes lines which were not found for the question would teach to invent.
+    unusable = {(c.id, t) for c in gold for t, keep in enumerate(c.metadata.get("keep") or []) if not keep}
     counted = {place: edit for place, edit in (edits or {}).items() if reasons.get(place) != IN_TEST}
     for place, edit in counted.items():
         if edit.action == "drop":
             reasons[place] = DROPPED_BY_HAND
         else:
             reasons.pop(place, None)
-    return _assemble(synthetic, gold_turns, reasons, rules, counted)
+    return _assemble(synthetic, gold_turns, reasons, unusable, rules, counted)
 
 
 def _kept(synthetic: Sequence[Conversation], reasons: dict[Place, str]) -> list[tuple[Conversation, Turn]]:
@@ -208,6 +210,7 @@ def _assemble(
     synthetic: Sequence[Conversation],
     gold_turns: dict[str, list[Turn]],
     reasons: dict[Place, str],
+    unusable: Set[Place],
     rules: Curation,
     edits: Mapping[Place, Edit],
 ) -> Curated:
@@ -224,7 +227,8 @@ def _assemble(
             edit = edits.get((conversation.id, turn.index))
             if reason is not None:
                 gold = gold_turns[conversation.id][turn.index].reference
-                replaced = rules.use_reference_for_dropped and bool(gold) and reason in FILTERS
+                usable = bool(gold) and (conversation.id, turn.index) not in unusable
+                replaced = rules.use_reference_for_dropped and usable and reason in FILTERS
                 summary[reason] += 1
                 dropped.append(
                     {

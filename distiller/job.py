@@ -43,6 +43,11 @@ class Retrieval(_Section):
         description="answered conversations (JSONL): their questions lead to the policy lines that answered them",
     )
     lines: int = Field(6, ge=1, le=100, description="lines of it put before the teacher for each query")
+    complete: bool = Field(
+        False,
+        description="in stage 1 the lines that a training question was answered from are always among them (needs "
+        "questions): more replies of the teacher are right, and in service the lines are found or not",
+    )
     student: bool = Field(
         False, description="the student gets them too; else it learns to answer without, which is faster to serve"
     )
@@ -67,6 +72,10 @@ class Curation(_Section):
     )
     use_reference_for_dropped: bool = Field(
         False, description="put the reference in the place of a dropped reply instead of losing the turn"
+    )
+    quote_policies: bool = Field(
+        False,
+        description="say such a reference in the policies' own sentences, as teacher_adaptation.quote_policies does",
     )
     near_duplicate_similarity: float = Field(
         0.97, gt=0, le=1, description="embedding cosine of query and reply from which two turns are one"
@@ -105,6 +114,9 @@ class Hyperparameters(_Section):
         ge=1,
         le=512,
         description="train low-rank adapters of this rank, merged at the end; null trains all weights",
+    )
+    quantization: Literal["q4_0", "q8_0"] | None = Field(
+        None, description="train with the weights rounded as this export rounds them, so that it loses less"
     )
     max_length: int = Field(1024, ge=32, description="tokens of a training conversation; longer ones lose early turns")
     early_stopping_patience: int = Field(2, ge=1, description="epochs without a better validation loss before the end")
@@ -208,8 +220,16 @@ class DistillationJob(_Section):
             raise ValueError(f"teacher_adaptation needs a local teacher; {self.teacher_model!r} has no weights here")
         if self.teacher_model.startswith("recorded:") and self.retrieval.policies is not None:
             raise ValueError("stored replies are found by the bare question: leave out retrieval.policies")
-        if self.teacher_adaptation.quote_policies and self.retrieval.policies is None:
-            raise ValueError("teacher_adaptation.quote_policies needs the file to quote from: set retrieval.policies")
+        if self.retrieval.complete and self.retrieval.questions is None:
+            raise ValueError("retrieval.complete needs the answered conversations: set retrieval.questions")
+        for section in ("teacher_adaptation", "curation"):
+            if getattr(self, section).quote_policies and self.retrieval.policies is None:
+                raise ValueError(f"{section}.quote_policies needs the file to quote from: set retrieval.policies")
+        if self.hyperparameters.quantization and self.hyperparameters.lora_rank:
+            raise ValueError(
+                "hyperparameters.quantization rounds whole weights, which low-rank adapters leave as they are; "
+                "set lora_rank or quantization, not both"
+            )
         return self
 
     def hash(self) -> str:

@@ -26,7 +26,7 @@ from distiller.generate import Answered, count_turns, write_synthetic
 from distiller.grounding import in_policy_words
 from distiller.job import CUT_FROM_TEACHER, DistillationJob, Hyperparameters
 from distiller.progress import Progress
-from distiller.prompting import Prompting, student_prompting, teacher_prompting
+from distiller.prompting import Prompting, in_training, student_prompting, teacher_prompting
 from distiller.runs import Run, file_hash, folder_hash, now, open_run_of, runs_folder, versions
 from distiller.sampling import first_turns, stratified
 from distiller.schema import BadLine, Conversation, read_conversations, write_jsonl, write_text
@@ -108,7 +108,7 @@ def _adapt_teacher(run: Run, job: DistillationJob, progress: Progress, skip_bad:
         return {"skipped": True}
     source = local_source(job.teacher_model)
     assert source is not None, "the job refuses adaptation of teachers without weights"
-    data = _references(run, teacher_prompting(job), quote=settings.quote_policies)
+    data = _references(run, in_training(job, teacher_prompting(job)), quote=settings.quote_policies)
     return _train_one(run, job, progress, "Adapting the teacher", Path(source), "teacher", data, settings)
 
 
@@ -122,7 +122,7 @@ async def _generate_async(run: Run, job: DistillationJob, progress: Progress) ->
     teacher = open_model(run.model_name("teacher"), options)
     if job.retrieval.questions:
         progress.say(f"Reading the questions of {job.retrieval.questions}: the first time takes a minute or so.")
-    prompting = teacher_prompting(job)
+    prompting = in_training(job, teacher_prompting(job))
     sampling = Sampling.model_validate(job.teacher_sampling.model_dump() | {"seed": job.seed})
     store = CompletionStore(runs_folder() / "completions.sqlite")
     figures: dict[str, Any] = {}
@@ -219,7 +219,10 @@ def _curate(run: Run, job: DistillationJob, progress: Progress, skip_bad: bool) 
     )
     for split in SPLITS:
         synthetic = read_conversations(run.path(f"synthetic.{split}.jsonl"))
-        result = curate(synthetic, data[split], test, job.curation, deduplicate=split == "train", edits=edits[split])
+        gold = data[split]
+        if job.curation.quote_policies:
+            gold, _ = _with_policies(in_training(job, teacher_prompting(job)), gold, quote=True)
+        result = curate(synthetic, gold, test, job.curation, deduplicate=split == "train", edits=edits[split])
         write_jsonl(run.path(f"curated.{split}.jsonl"), result.conversations)
         dropped += [{"split": split, **row} for row in result.dropped]
         figures[split] = result.summary
@@ -285,7 +288,7 @@ def _reference_trained(run: Run, job: DistillationJob, progress: Progress, skip_
         return {"skipped": True}
     if not any(turn.reference for conversation in load_split(run, "train") for turn in conversation.turns()):
         return {"skipped": True, "why": "the training data has no references"}
-    data = _references(run, student_prompting(job))
+    data = _references(run, in_training(job, student_prompting(job)))
     return _train_student(run, job, progress, "Training on references alone", "reference_trained", data)
 
 
@@ -293,14 +296,21 @@ def _references(run: Run, prompting: Prompting, *, quote: bool = False) -> Train
     from distiller.training.trainer import TrainingData
 
     def seen(split: str) -> list[Conversation]:
-        conversations = load_split(run, split)
-        policies = prompting.reference_policies(conversations)
-        if quote:
-            assert prompting.policies is not None, "the job refuses quotes without policies"
-            conversations = in_policy_words(conversations, prompting.policies, policies)
+        conversations, policies = _with_policies(prompting, load_split(run, split), quote=quote)
         return [prompting.as_seen(c, policy) for c, policy in zip(conversations, policies, strict=True)]
 
     return TrainingData(seen("train"), seen("validation"))
+
+
+def _with_policies(
+    prompting: Prompting, conversations: list[Conversation], *, quote: bool
+) -> tuple[list[Conversation], list[list[str]]]:
+    """The conversations, with `quote` in the policies' own words, and the policy text of their turns."""
+    policies = prompting.reference_policies(conversations)
+    if quote:
+        assert prompting.policies is not None, "the job refuses quotes without policies"
+        conversations = in_policy_words(conversations, prompting.policies, policies)
+    return conversations, policies
 
 
 def _train_student(

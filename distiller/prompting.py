@@ -22,6 +22,8 @@ class Prompting:
     instructions: str = ""
     policies: PolicyIndex | None = None
     lines: int = 6
+    #: Beside the question of an answered conversation stand the lines that its answer was given from.
+    complete: bool = False
     task: str = "conversation"
 
     def system(self, own: str | None) -> str:
@@ -31,7 +33,9 @@ class Prompting:
     def policy_texts(self, histories: Sequence[Sequence[Message]], ids: Sequence[str]) -> list[str]:
         """The policy text for the last question of each bare history, `ids` the conversations they are of; empty
         where the model gets none."""
-        return self.policies.search(histories, self.lines, ids) if self.policies else [""] * len(histories)
+        if not self.policies:
+            return [""] * len(histories)
+        return self.policies.search(histories, self.lines, ids, complete=self.complete)
 
     def messages(
         self, turns: Sequence[Turn], replies: Sequence[str], upto: int, policy: Sequence[str], own: str | None
@@ -78,7 +82,7 @@ def teacher_prompting(job: DistillationJob) -> Prompting:
 
         answered = read_conversations(job.retrieval.questions) if job.retrieval.questions else []
         policies = PolicyIndex(job.retrieval.policies, load_retrieval_encoder(), answered)
-    return Prompting(job.system_prompt, job.teacher_instructions, policies, job.retrieval.lines, job.task_type)
+    return Prompting(job.system_prompt, job.teacher_instructions, policies, job.retrieval.lines, task=job.task_type)
 
 
 def student_prompting(job: DistillationJob) -> Prompting:
@@ -86,3 +90,8 @@ def student_prompting(job: DistillationJob) -> Prompting:
     if not job.retrieval.student:
         return Prompting(job.system_prompt, task=job.task_type)
     return replace(teacher_prompting(job), instructions="")
+
+
+def in_training(job: DistillationJob, prompting: Prompting) -> Prompting:
+    """`prompting` as it is for the training data: a lookup that failed teaches the wrong answer."""
+    return replace(prompting, complete=job.retrieval.complete)

@@ -51,13 +51,17 @@ class PolicyIndex:
         self._section_vectors, self._line_vectors = vectors[: len(sections)], vectors[len(sections) :]  # (…, d)
         self._answered = _AnsweredQuestions(self, answered) if answered else None
 
-    def search(self, histories: Sequence[Sequence[Message]], k: int, ids: Sequence[str] = ()) -> list[str]:
+    def search(
+        self, histories: Sequence[Sequence[Message]], k: int, ids: Sequence[str] = (), *, complete: bool = False
+    ) -> list[str]:
         """For each history the `k` lines that matter most, the best one last: next to the question.
 
         A line's score: its cosine with the last exchange ("and how long does that take?" needs what went
         before), half that with the last question alone, that of its section with the exchange, and the
         nearness of the questions that it answered. `ids[n]` is the conversation of history n: its own
-        questions do not count, or a training conversation would find itself.
+        questions do not count, or a training conversation would find itself. With `complete` the lines that
+        the answer to an answered conversation was given from are always among the `k`: what was not found
+        takes the place of the farthest.
         """
         import numpy as np
 
@@ -70,7 +74,12 @@ class PolicyIndex:
             nearness = self._answered.nearness(exchange, question, ids or [""] * len(histories))
             # A line that has answered nothing yet stands for its own question.
             scores += _ANSWERED_WEIGHT * np.where(np.isnan(nearness), 0.5 * own[0] + own[1], nearness)
-        return [self.text(row.argsort()[::-1][:k][::-1]) for row in scores]
+        found = [row.argsort()[::-1][:k][::-1].tolist() for row in scores]
+        if complete and self._answered:
+            turns = [sum(m.role == "user" for m in history) - 1 for history in histories]
+            given = [self._answered.given.get(place, []) for place in zip(ids, turns, strict=True)]
+            found = [_with(lines, needed) for lines, needed in zip(found, given, strict=True)]
+        return [self.text(lines) for lines in found]
 
     def text(self, lines: Sequence[int] | np.ndarray) -> str:
         return "\n".join(f"- {self.lines[i][1]}" for i in lines)
@@ -104,6 +113,15 @@ class PolicyIndex:
         return vectors[: len(said)], vectors[len(said) :]
 
 
+def _with(lines: Sequence[int], needed: Sequence[int]) -> list[int]:
+    """`lines`, farthest first, with those `needed` that are not among them in the place of the farthest others."""
+    missing = [line for line in needed if line not in lines][: sum(line not in needed for line in lines)]
+    result = list(lines)
+    for line in missing:
+        result[next(k for k, other in enumerate(result) if other not in needed)] = line
+    return result
+
+
 class _AnsweredQuestions:
     """The questions of answered conversations, by the lines that they were answered from."""
 
@@ -112,11 +130,14 @@ class _AnsweredQuestions:
 
         histories: list[list[Message]] = []
         self._of_line: dict[int, list[int]] = defaultdict(list)
+        #: (conversation, turn) → the lines that its reference was given from.
+        self.given: dict[tuple[str, int], list[int]] = {}
         conversation_of: list[str] = []
         for conversation, lines_of_turn in zip(conversations, index.answering(conversations), strict=True):
             turns = conversation.turns()
             references = [turn.reference or "" for turn in turns]
             for turn, lines in zip(turns, lines_of_turn, strict=True):
+                self.given[conversation.id, turn.index] = lines
                 for line in lines:
                     self._of_line[line].append(len(histories))
                 histories.append(history(turns, references, turn.index, None))

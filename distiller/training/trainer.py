@@ -28,6 +28,7 @@ from distiller.schema import Conversation
 from distiller.student import KEPT_TOKENS, kept_tokens
 from distiller.training import losses
 from distiller.training.adapters import ADAPTER, save_adapter, with_adapters
+from distiller.training.rounding import rounded
 from distiller.training.schedule import learning_rate_at, length_grouped_batches
 from distiller.training.signals import LiveTeacher, output_logits
 from distiller.training.tokenize import IGNORE, Example, tokenize_all
@@ -211,18 +212,19 @@ class _Trainer:
         parts = min(self.settings.gradient_accumulation_steps, len(mine))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        for part in range(parts):
-            sums = self._losses(mine[part::parts])
-            loss = weight * self._total(sums) / count
-            if not torch.isfinite(loss):
-                raise TrainingError(
-                    f"The loss became {loss.item()} at step {self.place.step} (epoch {self.place.epoch + 1}). "
-                    f"Lower hyperparameters.learning_rate (now {self.settings.learning_rate:g}) and start again."
-                )
-            # Averaging over processes is undone, so that every target token weighs the same.
-            self.accelerator.backward(loss * world)
-            for name, value in sums.items():
-                self.place.sums[name] = self.place.sums.get(name, 0.0) + float(value.detach())
+        with rounded(self.plain_model, self.settings.quantization):
+            for part in range(parts):
+                sums = self._losses(mine[part::parts])
+                loss = weight * self._total(sums) / count
+                if not torch.isfinite(loss):
+                    raise TrainingError(
+                        f"The loss became {loss.item()} at step {self.place.step} (epoch {self.place.epoch + 1}). "
+                        f"Lower hyperparameters.learning_rate (now {self.settings.learning_rate:g}) and start again."
+                    )
+                # Averaging over processes is undone, so that every target token weighs the same.
+                self.accelerator.backward(loss * world)
+                for name, value in sums.items():
+                    self.place.sums[name] = self.place.sums.get(name, 0.0) + float(value.detach())
         self.place.count += count
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
         self.optimizer.step()
@@ -266,7 +268,7 @@ class _Trainer:
         self.model.eval()
         sums: dict[str, float] = {}
         examples = sorted(self.examples["validation"], key=lambda example: len(example.ids))
-        with torch.no_grad():
+        with torch.no_grad(), rounded(self.plain_model, self.settings.quantization):
             for start in range(0, len(examples), self.settings.batch_size):
                 for name, value in self._losses(examples[start : start + self.settings.batch_size]).items():
                     sums[name] = sums.get(name, 0.0) + float(value)
