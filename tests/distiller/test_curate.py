@@ -162,6 +162,14 @@ def test_the_reference_may_take_the_place_of_a_dropped_reply() -> None:
     assert result.summary == {"refusal": 1, "replaced by reference": 1}
 
 
+def test_a_reference_whose_source_was_not_found_is_no_substitute() -> None:
+    """`keep` is what `grounding.in_policy_words` says of the references."""
+    data = [c.model_copy(update={"metadata": c.metadata | {"keep": [c.id != "c1"]}}) for c in talks(2)]
+    rules = RULES.model_copy(update={"use_reference_for_dropped": True})
+    result = curate(synthetic(data, ["As an AI, I cannot assist with that."] * 2), data, [], rules)
+    assert {row["conversation"]: row["replaced"] for row in result.dropped} == {data[0].id: True, data[1].id: False}
+
+
 def test_exact_duplicates_keep_the_first() -> None:
     data = [talk("a", "Where is it?", "x"), talk("b", "where is  it", "x"), talk("c", "Where is it?", "x")]
     said = synthetic(data, ["It is on its way.", "It is on its way!", "It ships on Monday."])

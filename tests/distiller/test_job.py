@@ -192,6 +192,9 @@ SEQUENCE = {"hyperparameters": {"loss": "sequence"}}
             "teacher_adaptation needs a local teacher",
         ),
         ({"teacher_adaptation": {"enabled": True, "quote_policies": True}}, "quote_policies needs the file"),
+        ({"curation": {"quote_policies": True}}, "curation.quote_policies needs the file"),
+        ({"retrieval": {"policies": "p.md", "complete": True}}, "set retrieval.questions"),
+        ({"hyperparameters": {"lora_rank": 4, "quantization": "q4_0"}}, "not both"),
         (
             {"teacher_model": "recorded:x.jsonl", "retrieval": {"policies": "p.md"}, **SEQUENCE},
             "stored replies are found by the bare question",

@@ -83,6 +83,24 @@ def test_the_lines_that_a_reply_was_given_from(index: PolicyIndex) -> None:
     assert index.answering([both, nowhere, thanks, near]) == [[[penguins, returns]], [[]], [[]], [[opening]]]
 
 
+def test_a_complete_lookup_holds_the_lines_that_the_answer_was_given_from(tmp_path: Path) -> None:
+    """Turn by turn, in the place of the farthest line; what was found already stays where it is."""
+    both = answered(
+        "a", "Opening hours?", "No penguin costume, and 30 days for the rest.", "penguin costume", "30 days"
+    )
+    taught = with_questions(tmp_path, both)
+    asked = [both.messages[:1]]
+    returns, penguins = "- Return anything within 30 days.", "- A penguin costume cannot be returned."
+    assert "nine" in taught.search(asked, 1, ["a"])[0]
+    assert taught.search(asked, 1, ["a"], complete=True) == [penguins]
+    assert set(taught.search(asked, 2, ["a"], complete=True)[0].split("\n")) == {returns, penguins}
+    first, *_, last = taught.search(asked, 3, ["a"], complete=True)[0].split("\n")
+    assert first != last == taught.search(asked, 1, ["a"])[0]
+    # Another conversation, and a turn that nobody answered, get what is found.
+    for ids, history in ((["b"], both.messages[:1]), (["a"], [*both.messages, *both.messages[:1]])):
+        assert taught.search([history], 1, ids, complete=True) == taught.search([history], 1, ids)
+
+
 def test_a_file_without_sections(tmp_path: Path) -> None:
     path = tmp_path / "p.md"
     path.write_text("# Only a title\nand words")
