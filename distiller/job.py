@@ -91,6 +91,11 @@ class Student(_Section):
         None,
         description="teacher layers to keep: a number (evenly spread, first and last kept) or their list",
     )
+    layer_choice: Literal["even", "importance"] = Field(
+        "even",
+        description="which layers, where their number is given: evenly spread, or those that are missed most on the "
+        "validation conversations (minutes)",
+    )
     vocabulary_size: int | None = Field(
         None, ge=300, description="tokens to keep: those of the training texts first, then the most frequent"
     )

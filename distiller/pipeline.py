@@ -252,8 +252,21 @@ def _student(run: Run, job: DistillationJob, progress: Progress, skip_bad: bool)
     ):
         for conversation in read_conversations(run.path(name)):
             texts += [message.content for message in conversation.messages]
+    choose = None
+    if job.student.layer_choice == "importance":
+        from distiller.importance import important_layers
+        from distiller.training.tokenize import tokenize_all
+
+        seen = _seen_by_student(job, read_conversations(run.path("curated.validation.jsonl")))
+
+        def choose(model: Any, tokenizer: Any, wanted: int) -> list[int]:
+            return important_layers(
+                model, tokenize_all(seen, tokenizer, job.hyperparameters.max_length), wanted, progress.say
+            )
+
     if not run.path("baseline").exists():
-        figures = build_student(source, texts, run.path("baseline"), job.student.layers, job.student.vocabulary_size)
+        shape = job.student
+        figures = build_student(source, texts, run.path("baseline"), shape.layers, shape.vocabulary_size, choose)
         write_text(run.path("baseline", "student.json"), json.dumps(figures))
     figures = json.loads(run.path("baseline", "student.json").read_text("utf-8"))
     progress.say(
@@ -274,12 +287,13 @@ def _train(run: Run, job: DistillationJob, progress: Progress, skip_bad: bool) -
         seen = teacher_prompting(job)
         views = {c.id: seen.as_seen(c, c.metadata["policy"]) for c in [*training, *validation]}
 
-    def seen_by_student(part: Sequence[Conversation]) -> list[Conversation]:
-        prompting = student_prompting(job)
-        return [prompting.as_seen(c, c.metadata["policy"] if job.retrieval.student else None) for c in part]
-
-    data = TrainingData(seen_by_student(training), seen_by_student(validation), source, views)
+    data = TrainingData(_seen_by_student(job, training), _seen_by_student(job, validation), source, views)
     return _train_student(run, job, progress, "Training the student", "student", data)
+
+
+def _seen_by_student(job: DistillationJob, curated: Sequence[Conversation]) -> list[Conversation]:
+    prompting = student_prompting(job)
+    return [prompting.as_seen(c, c.metadata["policy"] if job.retrieval.student else None) for c in curated]
 
 
 def _reference_trained(run: Run, job: DistillationJob, progress: Progress, skip_bad: bool) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,17 +38,23 @@ def choose_layers(total: int, wanted: int | Sequence[int]) -> list[int]:
     return [round(k * (total - 1) / (wanted - 1)) for k in range(wanted)]
 
 
-def prune_layers(model: Any, layers: Sequence[int]) -> None:
-    """Keeps `layers` of the decoder, in place. Per-layer settings of the configuration are cut alike."""
+def layers_of(model: Any) -> list[Any]:
+    """The decoder's layers. Raises ModelError where they are not to be found."""
     decoder = model.get_decoder()
     if not hasattr(decoder, "layers"):
         raise ModelError(
             f"{type(model).__name__}: its layers are not where they are looked for; leave student.layers unset."
         )
+    return list(decoder.layers)
+
+
+def prune_layers(model: Any, layers: Sequence[int]) -> None:
+    """Keeps `layers` of the decoder, in place. Per-layer settings of the configuration are cut alike."""
     import torch
 
+    every, decoder = layers_of(model), model.get_decoder()
     config = model.config.get_text_config()
-    decoder.layers = torch.nn.ModuleList(decoder.layers[i] for i in layers)
+    decoder.layers = torch.nn.ModuleList(every[i] for i in layers)
     for index, layer in enumerate(decoder.layers):
         for module in layer.modules():
             if hasattr(module, "layer_idx"):
@@ -173,8 +179,12 @@ def build_student(
     folder: Path,
     layers: int | Sequence[int] | None,
     vocabulary_size: int | None,
+    choose: Callable[[Any, Any, int], list[int]] | None = None,
 ) -> dict[str, Any]:
-    """Makes the student before distillation in `folder`, in bfloat16. Gives what was kept, for the manifest."""
+    """Makes the student before distillation in `folder`, in bfloat16. Gives what was kept, for the manifest.
+
+    `choose(model, tokenizer, wanted)` names the layers to keep where `layers` is a number; evenly spread without it.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -190,6 +200,8 @@ def build_student(
     facts: dict[str, Any] = {"source_parameters": model.num_parameters()}
     if layers is not None:
         chosen = choose_layers(model.config.get_text_config().num_hidden_layers, layers)
+        if choose and isinstance(layers, int):
+            chosen = choose(model, tokenizer, layers)
         prune_layers(model, chosen)
         facts["layers"] = chosen
     if vocabulary_size is not None:

@@ -102,13 +102,13 @@ def test_the_next_turn_is_read_from_where_the_last_one_ended(model: GGUFModel) -
 
 
 def test_a_prompt_longer_than_the_context_is_refused(model: GGUFModel) -> None:
-    with pytest.raises(RequestError, match=rf"the prompt has \d+ tokens; the model holds 1024 .* 16\. Shorten"):
+    with pytest.raises(RequestError, match=r"the prompt has \d+ tokens; the model holds 1024 .* 16\. Shorten"):
         complete(model, request("word " * 1100))
     assert complete(model, request("and on it goes"))[0].completion_tokens
 
 
 def test_what_cannot_be_opened_is_said_in_words(tmp_path: Path, file: Path) -> None:
-    with pytest.raises(ModelError, match="none.gguf cannot be read"):
+    with pytest.raises(ModelError, match=r"none\.gguf cannot be read"):
         open_model(f"gguf:{tmp_path / 'none.gguf'}")
     text = tmp_path / "text.gguf"
     text.write_text("not a model")
@@ -116,7 +116,7 @@ def test_what_cannot_be_opened_is_said_in_words(tmp_path: Path, file: Path) -> N
         open_model(f"gguf:{text}")
     torn = tmp_path / "torn.gguf"
     torn.write_bytes(file.read_bytes()[:100_000])
-    with pytest.raises(ModelError, match="llama.cpp cannot load"):
+    with pytest.raises(ModelError, match=r"llama\.cpp cannot load"):
         open_model(f"gguf:{torn}")
 
 
