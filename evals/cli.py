@@ -240,15 +240,18 @@ def leaderboard(run_name: RunOption = None, as_json: JsonOption = False) -> None
     from distiller.tables import print_table
     from evals.columns import BY_KEY
     from evals.labels import labels
-    from evals.leaderboard import leaderboard_rows
+    from evals.leaderboard import board_of
 
-    rows = leaderboard_rows(run_name)
+    board = board_of(run_name)
+    rows = board.rows() if board else []
     empty = "No report yet. Make one: python -m distiller run configs/quickstart.yaml && python -m evals run"
     if not as_json:
         shown = [BY_KEY[key] for key in SHOWN]
         names = labels(rows)
         rows = [{"model": names[row["model"]]} | {column.title: column.cell(row) for column in shown} for row in rows]
     print_table(rows, as_json=as_json, empty=empty, title="Leaderboard: gold reference, reference history")
+    for words in board.judge_words if board and not as_json else ():
+        typer.echo(words)
 
 
 class Form(StrEnum):
@@ -274,6 +277,7 @@ def ratings(
     """The leaderboard of the arena's votes: ratings with intervals (database: DATABASE_URL, else a file in runs/)."""
     from distiller.schema import write_text
     from distiller.tables import print_table
+    from evals.judged import agreement_words, read, votes_folder
     from evals.ratings_export import FORMS, TITLE, ratings_of, shown_rows
     from evals.votes import Only, VoteStore
 
@@ -290,6 +294,8 @@ def ratings(
         )
         for note in result.notes if len(votes) else ():
             typer.echo(note)
+        for row in read(votes_folder())["agreement"] if len(votes) else ():
+            typer.echo(agreement_words(row))
         return
     if form is Form.table:
         raise DistillerError("--out needs --format csv, json, html or markdown.")

@@ -176,11 +176,14 @@ def section(report: dict[str, Any], folder: Path) -> dict[str, Any] | None:
 
     Verdicts on replies that the report no longer has are left out: they are of another model.
     """
+    stored = read(folder)["rows"]
+    if not stored:
+        return None
     hashes = {row["model"]: replies_hash(report, row["model"]) for row in report["rows"]}
     rows = [
         {key: value for key, value in row.items() if key != "verdicts"}
-        for row in read(folder)["rows"]
-        if row["replies"] == {name: hashes.get(name) for name in (row["a"], row["b"])}
+        for row in stored
+        if row.get("replies") == {name: hashes.get(name) for name in (row["a"], row["b"])}
     ]
     if not rows:
         return None
