@@ -307,8 +307,7 @@ def test_a_judge_s_battle_is_stored_once_and_never_counted(votes_url: str) -> No
     assert (second["visitor"], second["counted"], second["why_not"]) == ("judge:hf:x/judge", False, "judge")
     assert (second["turns"], second["len_a"], second["conversation"]) == (2, 5, "c-7")
     assert store.battle("1").turns == tuple(turns)
-    for token in ("", "x"):
-        refused(lambda token=token: store.vote("1", token, "v", "a", 1), "not the token")
+    refused(lambda: store.vote("1", "", "v", "a", 1), "not the token")
     assert store.votes_count(Only(counted=True)) == 0
     cast(store, play(store))  # people's votes go on beside it
     assert store.votes_count(Only(counted=True)) == 1
