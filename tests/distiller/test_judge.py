@@ -80,6 +80,7 @@ def ask(model: ChatModel, comparisons: Sequence[Comparison], folder: Path) -> li
         ("   \n", None),
         ("Verdict: A or B", None),
         ("Verdict: A/B", None),
+        ("Verdict: X", None),
         ("Verdict: C", None),
         ("Verdict: not A", None),
         ("Verdict: A\nor\nVerdict: B\nor\nVerdict: tie", None),
