@@ -204,7 +204,7 @@ def sentences(judged: dict[str, Any] | None, names: dict[str, str]) -> list[str]
 def pair_words(row: dict[str, Any], names: dict[str, str]) -> str:
     a, b, judge = names.get(row["a"], row["a"]), names.get(row["b"], row["b"]), _short(row["judge"])
     if not row["n"]:
-        return f"{judge} as judge gave no readable verdict on {a} against {b} ({row['battles']} turns): nothing can be said."
+        return f"{judge} as judge gave no readable verdict on {a} against {b} ({row['battles']} turns): nothing can be said. Ask a stronger model."
     low, high = row["win_rate_ci"]
     words = (
         f"{judge} as judge: {a} against {b} won {row['wins']}, tied {row['ties']} and lost {row['losses']} of "
