@@ -7,9 +7,10 @@ from typing import Literal
 
 Choice = Literal["a", "b", "tie", "both_bad"]
 Mode = Literal["blind", "named"]
-Source = Literal["page", "api", "mcp"]
+#: `judge`: an automatic battle, decided by a model.
+Source = Literal["page", "api", "mcp", "judge"]
 #: Why a vote is not rated: the names were known, shown or given away, or no person cast it.
-WhyNot = Literal["named", "after_reveal", "api", "mcp", "leak"]
+WhyNot = Literal["named", "after_reveal", "api", "mcp", "judge", "leak"]
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
-"""`python -m evals`: run · distill · report · compare · leaderboard · ratings."""
+"""`python -m evals`: run · distill · report · compare · judge · leaderboard · ratings."""
 
 from __future__ import annotations
 
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -164,20 +164,94 @@ def compare(
 
 
 @app.command()
+def judge(
+    judge: Annotated[str, typer.Option("--judge", help="The model that judges, by name, such as openai:MODEL@URL.")],
+    run_name: RunOption = None,
+    report: Annotated[Path | None, typer.Option(help="Folder of an evaluation, as run --out wrote it.")] = None,
+    predictions: Annotated[
+        tuple[Path, Path] | None, typer.Option(help="Two predictions files; with --data and --out.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="The conversations that --predictions answer.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the judge.json of --predictions.")] = None,
+    pair: Annotated[
+        tuple[str, str] | None,
+        typer.Option(help="Two models or roles; by default student baseline, then student teacher."),
+    ] = None,
+    votes: Annotated[bool, typer.Option("--votes", help="Judge the battles people voted on: do they agree?")] = False,
+    limit: Annotated[int, typer.Option(min=0, help="Conversations to take, or battles of --votes; 0 = all.")] = 0,
+    job: Annotated[
+        Path | None, typer.Option(help="A job file, for the policy lines the judge sees; a run has its own.")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens a verdict may have, its reasons included.")
+    ] = None,
+    price: Annotated[
+        tuple[float, float] | None, typer.Option(help="USD for a million tokens read, and written.")
+    ] = None,
+    key_variable: Annotated[str, typer.Option(help="Environment variable with the API's key.")] = "OPENAI_API_KEY",
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """A model judges two models' replies, in both orders (--run ID), or the battles people voted on (--votes)."""
+    from distiller.chat import OpenOptions
+    from distiller.job import TeacherPrice, load_job
+    from distiller.runs import find_run
+    from evals import judged, judging
+    from evals.votes import VoteStore
+
+    if sum(given is not None for given in (run_name, report, predictions)) > 1:
+        raise DataError("--run, --report and --predictions name different replies: give one of them.")
+    by = judging.Judge(
+        judge,
+        OpenOptions(key_variable=key_variable),
+        max_tokens or judging.MAX_TOKENS,
+        TeacherPrice(input_per_million=price[0], output_per_million=price[1]) if price else None,
+    )
+    told = load_job(job) if job else None
+    found: dict[str, Any] = {"rows": [], "agreement": []}
+    names: dict[str, str] = {}
+    store = VoteStore()
+    try:
+        if predictions is not None:
+            if data is None or out is None:
+                raise DataError("--predictions needs --data FILE (what they answer) and --out DIR (for judge.json).")
+            found = judging.judge_predictions(predictions, data, out, by, store, limit=limit, job=told, quiet=quiet)
+        elif report is not None or run_name is not None or not votes:
+            run = None if report else find_run(run_name or "latest")
+            folder = report or run.folder  # type: ignore[union-attr]
+            told = told or (run.job if run else None)
+            found = judging.judge_report(folder, by, store, pair=pair, limit=limit, job=told, quiet=quiet)
+            names = judged.names_of(json.loads((folder / "report.json").read_text("utf-8")))
+            found["rows"] = [row for row in found["rows"] if row["judge"] == judge]
+        if votes:
+            found["agreement"] = [judging.judge_votes(by, store, limit=limit, job=told, quiet=quiet)]
+    finally:
+        store.close()
+    if as_json:
+        typer.echo(json.dumps(found, ensure_ascii=False, indent=1))
+        return
+    for line in [*judged.sentences(found, names), *map(judged.cost_words, [*found["rows"], *found["agreement"]])]:
+        typer.echo(line)
+
+
+@app.command()
 def leaderboard(run_name: RunOption = None, as_json: JsonOption = False) -> None:
     """The table of a run's models, else of all models that were measured on the newest report's data."""
     from distiller.tables import print_table
     from evals.columns import BY_KEY
     from evals.labels import labels
-    from evals.leaderboard import leaderboard_rows
+    from evals.leaderboard import board_of
 
-    rows = leaderboard_rows(run_name)
+    board = board_of(run_name)
+    rows = board.rows() if board else []
     empty = "No report yet. Make one: python -m distiller run configs/quickstart.yaml && python -m evals run"
     if not as_json:
         shown = [BY_KEY[key] for key in SHOWN]
         names = labels(rows)
         rows = [{"model": names[row["model"]]} | {column.title: column.cell(row) for column in shown} for row in rows]
     print_table(rows, as_json=as_json, empty=empty, title="Leaderboard: gold reference, reference history")
+    for words in board.judge_words if board and not as_json else ():
+        typer.echo(words)
 
 
 class Form(StrEnum):
@@ -203,6 +277,7 @@ def ratings(
     """The leaderboard of the arena's votes: ratings with intervals (database: DATABASE_URL, else a file in runs/)."""
     from distiller.schema import write_text
     from distiller.tables import print_table
+    from evals.judged import agreement_words, read, votes_folder
     from evals.ratings_export import FORMS, TITLE, ratings_of, shown_rows
     from evals.votes import Only, VoteStore
 
@@ -219,6 +294,8 @@ def ratings(
         )
         for note in result.notes if len(votes) else ():
             typer.echo(note)
+        for row in read(votes_folder())["agreement"] if len(votes) else ():
+            typer.echo(agreement_words(row))
         return
     if form is Form.table:
         raise DistillerError("--out needs --format csv, json, html or markdown.")

@@ -19,6 +19,8 @@ import numpy as np
 from distiller.errors import DistillerError, RunError
 from distiller.runs import Run, find_run, list_runs, runs_folder
 from evals.compare import relate
+from evals.judged import sentences
+from evals.labels import labels
 from evals.ratings import rate
 from evals.statistics import clustered_share_interval, shared_ranks, wilson_interval
 from evals.votes import Only, VoteStore
@@ -58,6 +60,8 @@ class Measured:
     intent: np.ndarray
     turn: np.ndarray
     correct: dict[str, np.ndarray]
+    #: What a model as judge says of the replies, in words: apart from what people's votes say.
+    judge_words: tuple[str, ...] = ()
 
     def some(self, model: str, intent: str | None, turn: int | None) -> dict[str, Any]:
         """Accuracy of `model` over the turns with this intent and this number (from 1); None for any."""
@@ -88,6 +92,10 @@ class Board:
     @property
     def newest(self) -> Measured:
         return self.reports[0]
+
+    @property
+    def judge_words(self) -> list[str]:
+        return [words for report in self.reports for words in report.judge_words]
 
     def intents(self) -> list[str]:
         return sorted({str(intent) for intent in self.newest.intent if intent})
@@ -155,11 +163,17 @@ def leaderboard_rows(run_name: str | None = None, visible: Visible | None = None
 
     `visible`: as of `boards`, where no run is named.
     """
+    board = board_of(run_name, visible)
+    return board.rows() if board else []
+
+
+def board_of(run_name: str | None = None, visible: Visible | None = None) -> Board | None:
+    """The board of `leaderboard_rows`; None where there is no report."""
     if run_name is not None:
         report = measured(_report_of(run_name))
-        return Board(report.sha256, (report,)).rows()
+        return Board(report.sha256, (report,))
     found, _ = boards(visible)
-    return found[0].rows() if found else []
+    return found[0] if found else None
 
 
 def with_votes(rows: Sequence[dict[str, Any]], ratings: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -271,6 +285,7 @@ def _read(path: Path, mtime_ns: int, size: int) -> Measured:
         intent=np.array([turn["intent"] for turn in turns], dtype=object),
         turn=np.array([turn["turn"] for turn in turns]),
         correct={row["model"]: correct(row["model"]) for row in report["rows"]},
+        judge_words=tuple(sentences(report.get("judge"), labels(report["rows"]))),
     )
 
 

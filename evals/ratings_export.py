@@ -128,7 +128,12 @@ def _what_counts(votes: pd.DataFrame, rated: pd.DataFrame) -> str:
     if apart.empty:
         return f"{words}."
     names = {"after_reveal": "cast after the names were shown", "named": "cast with the names known"}
-    names |= {"api": "sent by the API", "mcp": "sent by MCP", "leak": "on a reply that named its model"}
+    names |= {
+        "api": "sent by the API",
+        "mcp": "sent by MCP",
+        "judge": "by a model as judge",
+        "leak": "on a reply that named its model",
+    }
     return f"{words}; kept apart: " + ", ".join(f"{n:,} {names[str(why)]}" for why, n in apart.items()) + "."
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from distiller.schema import write_text
+from evals import judged
 from evals.columns import used_columns
 from evals.labels import labels
 
 
 def write_report(report: dict[str, Any], folder: Path) -> Path:
-    """The JSON is written last: where it is, the other two are."""
+    """The JSON is written last: where it is, the other two are. A judge's verdicts in the folder become its section."""
+    report = report | {"judge": judged.section(report, folder)}
     write_text(folder / "report.md", to_markdown(report))
     write_text(folder / "report.html", to_html(report))
     path = folder / "report.json"
@@ -72,7 +75,24 @@ def to_markdown(report: dict[str, Any]) -> str:
             f"| {pair['metric']} | {both} | {pair['difference']:+.3f} | {low:+.3f} to {high:+.3f} | "
             f"{pair['p']:.4f} | {pair['p_adjusted']:.4f} |"
         )
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_judge_lines(report.get("judge"), names)]) + "\n"
+
+
+def _judge_lines(section: dict[str, Any] | None, names: dict[str, str]) -> list[str]:
+    if section is None:
+        return []
+    lines = ["", f"## {judged.TITLE}", "", judged.MEANING, ""]
+    lines += [f"- {words}" for words in judged.sentences(section, names)]
+    lines += ["", *_table(judged.COLUMNS, judged.table(section, names))]
+    for row in section["agreement"]:
+        titles, *counts = judged.confusion(row)
+        lines += ["", *_table(titles, counts)]
+    return [*lines, "", *(f"- {judged.cost_words(row)}" for row in section["rows"])]
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    shown = [" | ".join(cell.replace("|", "\\|") for cell in row) for row in (titles, *rows)]
+    return [f"| {shown[0]} |", "|---|" + "---:|" * (len(titles) - 1), *(f"| {row} |" for row in shown[1:])]
 
 
 def to_html(report: dict[str, Any]) -> str:
@@ -85,6 +105,7 @@ def to_html(report: dict[str, Any]) -> str:
         columns=used_columns(report["rows"]),
         labels=labels(report["rows"]),
         notes=notes(report),
+        judged=judged,
         plots=_plots(report),
     )
 

@@ -123,6 +123,20 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
+def cohen_kappa(confusion: np.ndarray) -> float:
+    """Agreement of two raters beyond chance (Cohen 1960), from counts (labels, labels), the first rater's in rows.
+
+    κ = (pₒ − pₑ) / (1 − pₑ) with the observed agreement pₒ and that of independent raters with the same shares pₑ.
+    NaN where both use one label alone: chance then explains everything.
+    """
+    n = confusion.sum()
+    if n == 0:
+        return float("nan")
+    observed = np.trace(confusion) / n
+    expected = float(confusion.sum(axis=1) @ confusion.sum(axis=0)) / n**2
+    return float((observed - expected) / (1 - expected)) if expected < 1 else float("nan")
+
+
 def shared_ranks(intervals: Sequence[tuple[float, float]]) -> list[int]:
     """1 + the number of models that are surely better: a rank is shared when intervals overlap."""
     return [1 + sum(other[0] > mine[1] for other in intervals) for mine in intervals]

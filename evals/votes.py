@@ -115,16 +115,7 @@ class VoteStore:
         with self._database.writing(battle_id) as session:
             _battle_row(session, battle_id)
             index = session.scalar(select(func.count()).where(TurnRow.battle == battle_id)) or 0
-            row = TurnRow(
-                battle=battle_id,
-                index=index,
-                created=time.time(),
-                query=_clean(query),
-                reply_a=_clean(a.text),
-                reply_b=_clean(b.text),
-                **_figures(a, "a"),
-                **_figures(b, "b"),
-            )
+            row = _turn_row(battle_id, index, time.time(), query, a, b)
             session.add(row)
         self._mirrored(row)
         return index
@@ -150,10 +141,9 @@ class VoteStore:
                 )
             turns = _turns_seen(session, battle_id, turns_seen)
             self._check_daily(session, visitor)
-            names = (battle.model_a, battle.model_b)
-            leak = any(names_itself(text, names) for turn in turns for text in (turn.reply_a, turn.reply_b))
+            read = _as_read(turns, (battle.model_a, battle.model_b))
             after_reveal = session.get(RevealRow, battle_id) is not None
-            why_not = _why_not(battle.mode, after_reveal, source, leak)
+            why_not = _why_not(battle.mode, after_reveal, source, read["leak"])
             row = VoteRow(
                 battle=battle_id,
                 created=time.time(),
@@ -161,9 +151,7 @@ class VoteStore:
                 choice=choice,
                 source=source,
                 turns_seen=turns_seen,
-                length_a=sum(len(turn.reply_a) for turn in turns),
-                length_b=sum(len(turn.reply_b) for turn in turns),
-                leak=leak,
+                **read,
                 after_reveal=after_reveal,
                 counted=why_not is None,
                 why_not=why_not,
@@ -171,6 +159,62 @@ class VoteStore:
             session.add(row)
         self._mirrored(row)
         return Vote(battle_id, choice, turns_seen, source, row.created, row.counted, why_not)
+
+    def add_judged(
+        self,
+        battle_id: str,
+        a: Side,
+        b: Side,
+        turns: Sequence[Turn],
+        choice: Choice,
+        *,
+        judge: str,
+        data_set: str | None = None,
+        conversation: str | None = None,
+        intent: str | None = None,
+    ) -> bool:
+        """An automatic battle with the verdict of the model `judge`, wholly or not at all: source `judge`, and never
+        counted among people's votes. `battle_id` is made from what was judged; False where it is stored already."""
+        now, visitor = time.time(), f"judge:{judge}"
+        battle = BattleRow(
+            id=battle_id,
+            created=now,
+            visitor=visitor,
+            mode="blind",
+            source="judge",
+            model_a=a.model,
+            model_b=b.model,
+            label_a=a.label or a.model,
+            label_b=b.label or b.model,
+            identity_a=a.identity,
+            identity_b=b.identity,
+            data_set=data_set,
+            conversation=conversation,
+            intent=intent,
+            token_hash="",  # no token has this hash: nobody can vote on it
+        )
+        said = [_turn_row(battle_id, index, now, turn.query, turn.a, turn.b) for index, turn in enumerate(turns)]
+        vote = VoteRow(
+            battle=battle_id,
+            created=now,
+            visitor=visitor,
+            choice=choice,
+            source="judge",
+            turns_seen=len(said),
+            **_as_read(said, (a.model, b.model)),
+            after_reveal=False,
+            counted=False,
+            why_not="judge",
+        )
+        with self._database.writing(battle_id) as session:
+            if session.get(BattleRow, battle_id) is not None:
+                return False
+            for rows in ([battle], said, [vote]):
+                session.add_all(rows)
+                session.flush()
+        for row in (battle, *said, vote):
+            self._mirrored(row)
+        return True
 
     def reveal(self, battle_id: str) -> None:
         """The names are shown: from now on a vote on this battle is not blind. Again, it does nothing."""
@@ -297,6 +341,28 @@ def _why_not(mode: str, after_reveal: bool, source: Source, leak: bool) -> WhyNo
     if source != "page":
         return source
     return "leak" if leak else None
+
+
+def _turn_row(battle_id: str, index: int, created: float, query: str, a: Reply, b: Reply) -> TurnRow:
+    return TurnRow(
+        battle=battle_id,
+        index=index,
+        created=created,
+        query=_clean(query),
+        reply_a=_clean(a.text),
+        reply_b=_clean(b.text),
+        **_figures(a, "a"),
+        **_figures(b, "b"),
+    )
+
+
+def _as_read(turns: Sequence[TurnRow], models: tuple[str, str]) -> dict[str, Any]:
+    """What a vote keeps of the replies that it is on."""
+    return {
+        "length_a": sum(len(turn.reply_a) for turn in turns),
+        "length_b": sum(len(turn.reply_b) for turn in turns),
+        "leak": any(names_itself(text, models) for turn in turns for text in (turn.reply_a, turn.reply_b)),
+    }
 
 
 def _figures(reply: Reply, side: str) -> dict[str, Any]:

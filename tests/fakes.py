@@ -12,7 +12,7 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,6 +65,7 @@ class FakeOpenAI:
         self.faults: deque[Fault] = deque()
         self.always: Fault | None = None  # befalls every request that no entry of `faults` befalls
         self.fail_when: str | None = None  # `always` befalls those alone whose last message holds this
+        self.reply: Callable[[list[dict[str, str]]], str] = reply_to
         self.delay_s = 0.0  # before the first piece
         self.piece_delay_s = 0.0
         self.numbered = False  # replies then say which request they answer: a server that is not deterministic
@@ -103,7 +104,7 @@ class FakeOpenAI:
                 await asyncio.sleep(self.delay_s)
             finally:
                 self.busy -= 1
-            text = reply_to(body["messages"]) + (f" ({number})" if self.numbered else "")
+            text = self.reply(body["messages"]) + (f" ({number})" if self.numbered else "")
             pieces = pieces_of(text)[: body.get("max_tokens") or None]
             finish = "stop" if len(pieces) == len(pieces_of(text)) else "length"
             prompt = prompt_tokens_of(body["messages"])

@@ -50,6 +50,9 @@ Only blind votes count: names are shown after the vote, and a vote after the nam
 model away, is kept and not counted. From all counted votes the **Bradley–Terry** model finds one rating for each model, so that
 the difference of two ratings gives the chance that the one is preferred to the other; winning against a strong model counts
 for more. The intervals come from drawing as many votes from those that there are, with repetition, a thousand times.
+
+A model can be asked to judge replies as well. What it says is shown apart, as the words of a model, and is never counted among
+people's votes.
 """
 
 STORED = """

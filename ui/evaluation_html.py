@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from distiller.watch import Bar, Watch
+from evals import judged
 from evals.columns import Column, used_columns
 from evals.report import notes
 from ui.differences import mark
@@ -58,13 +59,21 @@ def summary_html(report: dict[str, Any]) -> str:
     return (
         f'<p class="small">{count(data["turns"], "turn")} of {count(data["conversations"], "conversation")}, '
         f"{escape(day(report['created']))} UTC</p>"
-        f'<ul class="verdicts">{said}</ul>'
+        f'<ul class="verdicts">{said}</ul>{_judge_html(report)}'
         '<details class="small"><summary>How to read this</summary>'
         "<p>A <b>turn</b> is one message of the customer and the reply to it. Behind each difference stands the range in "
         "which it lies with 95% certainty, and <b>p</b>: how likely a difference this large is by chance alone. From 0.05 "
         "on, no difference is claimed.</p>"
         f"<ul>{models}</ul></details>"
     )
+
+
+def _judge_html(report: dict[str, Any]) -> str:
+    """What a model as judge says, apart from what was measured."""
+    said = "".join(f"<li>{escape(words)}</li>" for words in judged.sentences(report.get("judge"), name_of(report)))
+    if not said:
+        return ""
+    return f"<details><summary>{judged.TITLE}</summary><p>{judged.MEANING}</p><ul>{said}</ul></details>"
 
 
 def _role_words(report: dict[str, Any], model: str) -> str:

@@ -163,10 +163,15 @@ def note(board: Board | None, rows: Sequence[dict[str, Any]], intent: str | None
             "these. Times, memory and cost are of all turns; BLEU, chrF and similarity are known of all turns only, and "
             f"votes {'of whole conversations only' if turn else 'are those on this intent'}."
         )
+    if board is not None and (judged := board.judge_words):
+        said = "".join(f"<li>{_e(sentence)}</li>" for sentence in judged)
+        words.append(
+            f"<details><summary>What a model as judge says (no person’s vote)</summary><ul>{said}</ul></details>"
+        )
     if os.environ.get("SPACE_ID"):
         words.append("A restart of this Space may lose what was measured here; see About.")
     links = f"Download this table: {_link('CSV', 'csv', to_csv(rows))} · {_link('JSON', 'json', to_json(board, rows, intent, turn))}"
-    return f'<p class="board-note small">{" ".join(words)} {links}</p>'
+    return f'<div class="board-note small">{" ".join(words)} {links}</div>'
 
 
 def to_csv(rows: Sequence[dict[str, Any]]) -> str:

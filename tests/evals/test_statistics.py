@@ -11,6 +11,7 @@ from evals.statistics import (
     cluster_sums,
     clustered_mean,
     clustered_share_interval,
+    cohen_kappa,
     holm,
     paired_bootstrap,
     paired_permutation,
@@ -100,3 +101,27 @@ def test_holm_by_hand() -> None:
 
 def test_ranks_are_shared_where_intervals_overlap() -> None:
     assert shared_ranks([(0.1, 0.3), (0.5, 0.7), (0.25, 0.6)]) == [2, 1, 1]
+
+
+def test_kappa_by_hand() -> None:
+    """Cohen's own kind of table: 35 of 50 agree, and 25 would by chance."""
+    assert cohen_kappa(np.array([[20, 5], [10, 15]])) == pytest.approx((0.7 - 0.5) / (1 - 0.5))
+    assert cohen_kappa(np.diag([3, 4, 5])) == 1.0
+    assert cohen_kappa(np.array([[0, 5], [5, 0]])) == pytest.approx(-1.0)
+
+
+def test_kappa_is_scikit_learn_s() -> None:
+    from sklearn.metrics import cohen_kappa_score
+
+    generator = np.random.default_rng(7)
+    for _ in range(20):
+        first = generator.integers(3, size=40)
+        second = np.where(generator.random(40) < 0.5, first, generator.integers(3, size=40))
+        table = np.zeros((3, 3))
+        np.add.at(table, (first, second), 1)
+        assert cohen_kappa(table) == pytest.approx(cohen_kappa_score(first, second, labels=[0, 1, 2]))
+
+
+def test_kappa_of_one_label_or_of_nothing_is_undefined() -> None:
+    assert np.isnan(cohen_kappa(np.diag([9, 0, 0])))
+    assert np.isnan(cohen_kappa(np.zeros((3, 3))))

@@ -16,7 +16,7 @@ from sqlalchemy import event
 
 from distiller.errors import VoteError
 from evals.database import Database, database_url
-from evals.votes import Choice, Only, Opened, Reply, Side, VoteStore
+from evals.votes import Choice, Only, Opened, Reply, Side, Turn, VoteStore
 from evals.votes_tables import Table
 from tests.conftest import PROJECT
 from tests.evals.voters import fill
@@ -293,3 +293,22 @@ def test_a_database_that_cannot_be_used_is_told_in_words(tmp_path: Path) -> None
         VoteStore("postgresql://u:secret@127.0.0.1:1/votes?password=hidden")
     assert "secret" not in str(caught.value)
     assert "hidden" not in str(caught.value)
+
+
+def test_a_judge_s_battle_is_stored_once_and_never_counted(votes_url: str) -> None:
+    store = VoteStore(votes_url, daily_votes=1)
+    turns = [Turn("Where is it?", Reply("Here."), Reply("I do not know.")), Turn("And now?", Reply(""), Reply("Gone."))]
+    where = {"data_set": "helpdesk", "conversation": "c-7", "intent": "refund"}
+    for number in ("1", "2"):  # the daily bound is for visitors
+        assert store.add_judged(number, STUDENT, TEACHER, turns, "b", judge="hf:x/judge", **where)
+    assert not store.add_judged("1", STUDENT, TEACHER, turns, "a", judge="hf:x/judge", **where)
+    first, second = store.votes_table(Only(source="judge")).to_dict("records")
+    assert (first["battle"], second["battle"], second["choice"]) == ("2", "1", "b")
+    assert (second["visitor"], second["counted"], second["why_not"]) == ("judge:hf:x/judge", False, "judge")
+    assert (second["turns"], second["len_a"], second["conversation"]) == (2, 5, "c-7")
+    assert store.battle("1").turns == tuple(turns)
+    refused(lambda: store.vote("1", "", "v", "a", 1), "not the token")
+    assert store.votes_count(Only(counted=True)) == 0
+    cast(store, play(store))  # people's votes go on beside it
+    assert store.votes_count(Only(counted=True)) == 1
+    store.close()
