@@ -40,7 +40,7 @@ QUESTION = 'Which answer is better? End with one line, "Verdict: X", where X is 
 _SPEAKERS = {"user": "Customer", "assistant": "Support", "tool": "Tool", "system": "System"}
 
 _FRAME = r"""[\s*_"'`.:(){}\[\]]*"""
-_VERDICT_LINE = re.compile(rf"{_FRAME}verdict{_FRAME}(a|b|tie){_FRAME}", re.IGNORECASE)
+_VERDICT_LINE = re.compile(rf"{_FRAME}verdict(?![a-z]){_FRAME}(a|b|tie){_FRAME}", re.IGNORECASE)
 _BARE = re.compile(rf"{_FRAME}(a|b|tie){_FRAME}", re.IGNORECASE)
 
 

@@ -67,6 +67,8 @@ def ask(model: ChatModel, comparisons: Sequence[Comparison], folder: Path) -> li
     ("text", "verdict"),
     [
         ("Verdict: A", "a"),
+        ("__Verdict__: A", "a"),
+        ("Verdicta", None),
         ("A is right, B invents a deadline.\n\nVerdict: B\n", "b"),
         ("verdict: TIE", "tie"),
         ("**Verdict:** B", "b"),
