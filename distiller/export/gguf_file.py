@@ -23,6 +23,22 @@ if TYPE_CHECKING:
 QUANTS = {"f16": "F16", "q8_0": "Q8_0", "q4_0": "Q4_0"}
 BLOCK = 32
 
+
+@dataclass(frozen=True)
+class Precision:
+    """The quant of the matrices, and that of the token embeddings and the output head, which cost most when rounded."""
+
+    matrices: str
+    embedding: str
+
+    @classmethod
+    def of(cls, quant: str, *, trained_for: str | None = None) -> Precision:
+        """Four bits are kept from the embeddings unless the model was trained with them rounded so."""
+        if quant not in QUANTS:
+            raise ExportError(f"--quant {quant}: choose one of {', '.join(QUANTS)}.")
+        return cls(quant, "q8_0" if quant == "q4_0" and trained_for != quant else quant)
+
+
 #: Tensor names of a decoder layer after `model.layers.N.`, as all families here name them → GGUF's after `blk.N.`.
 _LAYER = {
     "input_layernorm": "attn_norm",
@@ -61,15 +77,18 @@ _PRE_TOKENIZERS = {
 _NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4
 
 
-def write_gguf(folder: Path, target: Path, quant: str, *, name: str = "", licence: str = "") -> dict[str, int]:
+def write_gguf(
+    folder: Path, target: Path, quant: str | Precision, *, name: str = "", licence: str = ""
+) -> dict[str, int]:
     """Writes the model in `folder` to `target`, whole or not at all. Gives the bytes by group of tensors.
+
+    `quant` alone rounds every matrix so, the embeddings too.
 
     Raises ExportError for an architecture or a tokenizer that cannot be written, ModelError for a folder without a model.
     """
     import gguf
 
-    if quant not in QUANTS:
-        raise ExportError(f"--quant {quant}: choose one of {', '.join(QUANTS)}.")
+    precision = Precision.of(quant, trained_for=quant) if isinstance(quant, str) else quant
     config = _read_json(folder / "config.json")
     architecture = _architecture(config, folder)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
@@ -79,16 +98,16 @@ def write_gguf(folder: Path, target: Path, quant: str, *, name: str = "", licenc
         writer.add_name(name or folder.name)
         if licence:
             writer.add_license(licence)
-        writer.add_file_type(getattr(gguf.LlamaFileType, f"MOSTLY_{QUANTS[quant]}"))
+        writer.add_file_type(getattr(gguf.LlamaFileType, f"MOSTLY_{QUANTS[precision.matrices]}"))
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
         _add_shape(writer, config)
         _add_tokenizer(writer, folder, config)
         sizes: dict[str, int] = {}
         for tensor, values in _tensors(folder, config, architecture):
-            kind = _type_of(values, quant)
+            group = _group(tensor)
+            kind = _type_of(values, precision.embedding if group == "embedding" else precision.matrices)
             packed = gguf.quants.quantize(values, kind)
             writer.add_tensor(tensor, packed, raw_dtype=kind)
-            group = _group(tensor)
             sizes[group] = sizes.get(group, 0) + packed.nbytes
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
