@@ -16,6 +16,7 @@ from typing import Any
 from distiller.chat.transformers_local import source_identity
 from distiller.errors import ExportError
 from distiller.export.gguf_file import Precision, write_gguf
+from distiller.export.gguf_tokenizer import ends_of_reply
 from distiller.export.source import Source
 from distiller.progress import Progress
 from distiller.runs import file_hash, now, versions
@@ -204,9 +205,7 @@ def _verdict(entry: dict[str, Any]) -> str:
 
 def _stops(folder: Path, tokenizer: Any) -> list[str]:
     """Texts of the tokens that end a reply."""
-    path = folder / "generation_config.json"
-    ends = json.loads(path.read_text("utf-8")).get("eos_token_id") if path.exists() else None
-    ids = [*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id]
+    ids = [*ends_of_reply(folder), tokenizer.eos_token_id]
     return list(dict.fromkeys(tokenizer.convert_ids_to_tokens(i) for i in ids if i is not None))
 
 
