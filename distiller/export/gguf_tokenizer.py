@@ -104,7 +104,7 @@ def _add_special(writer: gguf.GGUFWriter, folder: Path, settings: Mapping[str, A
     for key, add in special.items():
         token = settings.get(key)
         token = token["content"] if isinstance(token, dict) else token
-        if token in ids:
+        if isinstance(token, str) and token in ids:
             add(ids[token])
             if key == "eos_token":
                 other = [end for end in ends_of_reply(folder) if end != ids[token]]

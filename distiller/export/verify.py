@@ -53,6 +53,8 @@ TOP, ASKED = 20, 100
 #: Mean KL, in nats, between llama.cpp and transformers on the same rounded weights, above which a file is not faithful.
 #: llama.cpp rounds the activations to eight bits too where the weights are blocks of integers, hence two limits.
 KL_LIMIT = {"f16": 1e-4, "q8_0": 1e-2, "q4_0": 1e-2}
+#: Share of places with the same likeliest token, below which a file is not faithful. Near ties may fall either way.
+SAME_TOKEN_LIMIT = 0.8
 
 
 def verify(file: Path, folder: Path, precision: Precision, requests: Sequence[ChatRequest]) -> dict[str, Any]:
@@ -64,7 +66,8 @@ def verify(file: Path, folder: Path, precision: Precision, requests: Sequence[Ch
         theirs = asyncio.run(served.complete(requests))
         expected = asyncio.run(original.complete(requests))
         places = _places(original, requests, expected)
-        found = [_llama_cpp_top(served, ids) for ids in places]
+        letter = original.tokenizer("a", add_special_tokens=False).input_ids[-1]
+        found = [_llama_cpp_top(served, ids, letter) for ids in places]
         with_original = _compare(original, places, found, expected, theirs)
         _round(original, precision)
         with_rounded = _compare(original, places, found, asyncio.run(original.complete(requests)), theirs)
@@ -78,6 +81,11 @@ def verify(file: Path, folder: Path, precision: Precision, requests: Sequence[Ch
         reasons.append(
             f"the next token's distribution is {with_rounded['kl_mean']:.2g} nats from that of the same weights in "
             f"transformers, above {limit:g}"
+        )
+    if with_rounded["same_likeliest_token"] < SAME_TOKEN_LIMIT:
+        reasons.append(
+            f"the likeliest next token is the same in {with_rounded['same_likeliest_token']:.0%} of the places, below "
+            f"{SAME_TOKEN_LIMIT:.0%}"
         )
     return {
         "faithful": not reasons,
@@ -118,9 +126,13 @@ def _places(
     return places
 
 
-def _llama_cpp_top(served: GGUFModel, ids: list[int]) -> dict[int, float]:
-    """Log-probabilities of the likeliest next tokens, by id."""
-    asked = {"prompt": ids, "n_predict": 1, "n_probs": ASKED, "temperature": 0, "cache_prompt": True}
+def _llama_cpp_top(served: GGUFModel, ids: list[int], letter: int) -> dict[int, float]:
+    """Log-probabilities of the likeliest next tokens, by id; those are the model's own, before any sampling.
+
+    `letter` is what it is made to say: after half of a character the server holds the probabilities back.
+    """
+    asked: dict[str, Any] = {"prompt": ids, "n_predict": 1, "n_probs": ASKED, "temperature": 0, "cache_prompt": True}
+    asked["logit_bias"] = [[letter, 1e4]]
     with _client(served) as client:
         answer = _post(client, "/completion", asked)
     return {entry["id"]: entry["logprob"] for entry in answer["completion_probabilities"][0]["top_logprobs"]}
@@ -166,17 +178,23 @@ def _compare(
 
 
 def coarse_kl(p: Mapping[int, float], q: Mapping[int, float]) -> float:
-    """KL(p‖q) in nats of log-probabilities, over the tokens that both name and all others as one outcome more.
+    """KL(p‖q) in nats of the log-probabilities of some tokens, those that p does not name being one outcome.
 
-    At most the KL of the whole distributions (the data-processing inequality).
+    At most the KL of the whole distributions: merging outcomes only lessens it (the data-processing inequality), and a
+    token that q does not name is given the most that q can have left for it.
     """
-    shared = p.keys() & q.keys()
-    total = sum(math.exp(p[token]) * (p[token] - q[token]) for token in shared)
-    rest_p = 1 - sum(math.exp(p[token]) for token in shared)
-    rest_q = 1 - sum(math.exp(q[token]) for token in shared)
+    unnamed = min(*q.values(), _log(1 - sum(map(math.exp, q.values()))))
+    total = sum(math.exp(v) * (v - q.get(token, unnamed)) for token, v in p.items())
+    rest_p = 1 - sum(map(math.exp, p.values()))
+    rest_q = 1 - sum(math.exp(q[token]) for token in p.keys() & q.keys())
     if rest_p > 1e-6:  # below it is rounding
-        total += rest_p * math.log(rest_p / max(rest_q, 1e-9))
+        total += rest_p * (math.log(rest_p) - _log(rest_q))
     return max(total, 0.0)
+
+
+def _log(probability: float) -> float:
+    """Of what is left of 1, which rounding may bring to 0 or below."""
+    return math.log(max(probability, 1e-9))
 
 
 def largest_difference(p: Mapping[int, float], q: Mapping[int, float], least: float = 0.01) -> float:

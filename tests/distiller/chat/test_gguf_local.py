@@ -102,7 +102,7 @@ def test_the_next_turn_is_read_from_where_the_last_one_ended(model: GGUFModel) -
 
 
 def test_a_prompt_longer_than_the_context_is_refused(model: GGUFModel) -> None:
-    with pytest.raises(RequestError, match=rf"the prompt has \d+ tokens; the model holds 1024 .* 16\. Shorten"):
+    with pytest.raises(RequestError, match=r"the prompt has \d+ tokens; the model holds 1024 .* 16\. Shorten"):
         complete(model, request("word " * 1100))
     assert complete(model, request("and on it goes"))[0].completion_tokens
 
