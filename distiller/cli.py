@@ -129,8 +129,8 @@ def export(
     if as_json:
         typer.echo(json.dumps({"folder": str(target), **entry}, ensure_ascii=False))
     else:
-        rows: list[dict[str, Any]] = [{"what": what, "MB": f"{size / 1e6:,.2f}"} for what, size in sizes.items()]
-        print_table([*rows, {"what": "together", "MB": f"{entry['bytes'] / 1e6:,.2f}"}], as_json=False, empty="")
+        rows: list[dict[str, Any]] = [{"what": what, "bytes": f"{size:,}"} for what, size in sizes.items()]
+        print_table([*rows, {"what": "together", "bytes": f"{entry['bytes']:,}"}], as_json=False, empty="")
         typer.echo(f"In {target}")
     if push_to is not None:
         from distiller.export.hub import push

@@ -139,14 +139,7 @@ def _use(source: Source, repository: str) -> str:
         '    {"role": "user", "content": "Where is my parcel?"},\n'
         "]\n"
         'print(chat(messages, max_new_tokens=128, do_sample=False)[0]["generated_text"][-1]["content"])\n'
-        "```"
-        + ("\n\nIt was trained with this system prompt; without it, replies are worse." if system else "")
-        + (
-            "\n\nIt was trained with lines of the shop's policies beside each question; look them up for each question and put "
-            "them before it, as `distiller/prompting.py` does."
-            if source.run and source.contestant == "student" and source.run.job.retrieval.student
-            else ""
-        )
+        "```" + "".join(f"\n\n{sentence}" for sentence in source.advice)
     )
 
 

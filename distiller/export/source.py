@@ -77,6 +77,19 @@ class Source:
         return self.prompting.system(None) if self.run else ""
 
     @property
+    def advice(self) -> list[str]:
+        """What whoever serves the model has to tell it, a sentence each."""
+        said = []
+        if self.system_prompt:
+            said.append("It was trained with this system prompt; without it, replies are worse.")
+        if self.run is not None and self.contestant == "student" and self.run.job.retrieval.student:
+            said.append(
+                "It was trained with lines of the policies beside each question: look them up for each question and put "
+                "them into its message, as `distiller/prompting.py` does."
+            )
+        return said
+
+    @property
     def prompting(self) -> Prompting:
         """Without the policy index: what stood beside a question is in the run's files."""
         if self.run is None:

@@ -172,11 +172,8 @@ def _write_beside(source: Source, out: Path, name: str) -> None:
         for file, entry in sorted(_entries(out).items())
         if entry["format"] == "gguf"
     ]
-    system = (
-        f"\nIts system prompt, which other programs have to be told:\n\n> {source.system_prompt}\n"
-        if source.system_prompt
-        else ""
-    )
+    told = f"\nIts system prompt:\n\n> {source.system_prompt}\n" if source.system_prompt else ""
+    told += "".join(f"\n{sentence}\n" for sentence in source.advice)
     text = f"""# {source.name}
 
 | file | size | compared with the original in llama.cpp |
@@ -190,7 +187,7 @@ ollama create {model} -f Modelfile && ollama run {model}      # the Modelfile is
 llama-server --model {name}                                   # llama.cpp: an OpenAI-protocol server and a page
 python -m evals run --models gguf:{name} --data test.jsonl    # here
 ```
-{system}"""
+{told}"""
     write_text(out / "README.md", text)
 
 
