@@ -28,7 +28,16 @@ SIZES: dict[str, Any] = {
     "initializer_range": 0.2,
 }
 #: The window is shorter than the prompts, so that the layers that do not slide show.
-GEMMA = SIZES | {"num_hidden_layers": 7, "head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 8}
+GEMMA = SIZES | {
+    "num_hidden_layers": 7,
+    "head_dim": 16,
+    "query_pre_attn_scalar": 16,
+    "sliding_window": 8,
+    "rope_parameters": {
+        "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+        "full_attention": {"rope_type": "default", "rope_theta": 2000.0},
+    },
+}
 LLAMA3_ROPE = {
     "rope_type": "llama3",
     "rope_theta": 500.0,
