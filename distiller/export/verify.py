@@ -67,7 +67,7 @@ def verify(file: Path, folder: Path, precision: Precision, requests: Sequence[Ch
         expected = asyncio.run(original.complete(requests))
         places = _places(original, requests, expected)
         letter = original.tokenizer("a", add_special_tokens=False).input_ids[-1]
-        found = [_llama_cpp_top(served, ids, letter) for ids in places]
+        found = [_llama_cpp_top(served, ids[:end], letter) for ids, ends in places for end in ends]
         with_original = _compare(original, places, found, expected, theirs)
         _round(original, precision)
         with_rounded = _compare(original, places, found, asyncio.run(original.complete(requests)), theirs)
@@ -113,16 +113,18 @@ def _tokenizer(served: GGUFModel, original: TransformersModel, requests: Sequenc
     return {"texts": len(texts), "different": different}
 
 
-def _places(
-    original: TransformersModel, requests: Sequence[ChatRequest], replies: Sequence[Completion]
-) -> list[list[int]]:
-    """Token ids up to the compared positions: the prompt, and the beginnings of the original's own reply."""
+#: Token ids of a prompt and its reply, and where the compared positions are: a distribution is that after `ids[:end]`.
+Place = tuple[list[int], list[int]]
+
+
+def _places(original: TransformersModel, requests: Sequence[ChatRequest], replies: Sequence[Completion]) -> list[Place]:
+    """Of each request, the end of the prompt and some tokens of the original's own reply."""
     places = []
     for request, reply in zip(requests, replies, strict=True):
         prompt = original.encode(request)
         said = original.tokenizer(reply.text, add_special_tokens=False).input_ids
         cuts = {round(k * len(said) / POSITIONS) for k in range(POSITIONS)}
-        places += [prompt + said[:cut] for cut in sorted(cuts)]
+        places.append((prompt + said, [len(prompt) + cut for cut in sorted(cuts)]))
     return places
 
 
@@ -138,23 +140,27 @@ def _llama_cpp_top(served: GGUFModel, ids: list[int], letter: int) -> dict[int, 
     return {entry["id"]: entry["logprob"] for entry in answer["completion_probabilities"][0]["top_logprobs"]}
 
 
-def _transformers_top(original: TransformersModel, ids: list[int]) -> dict[int, float]:
+def _transformers_tops(original: TransformersModel, place: Place) -> list[dict[int, float]]:
     import torch
 
+    ids, ends = place
+    seen, kept = ids[: ends[-1]], ends[-1] - ends[0] + 1
     with torch.inference_mode():
-        logits = original.model(input_ids=torch.tensor([ids], device=original.device), logits_to_keep=1).logits[0, -1]
-        values, indices = torch.log_softmax(logits.float(), -1).topk(min(TOP, logits.shape[-1]))
-    return dict(zip(indices.tolist(), values.tolist(), strict=True))
+        inputs = torch.tensor([seen], device=original.device)
+        logits = original.model(input_ids=inputs, logits_to_keep=kept).logits[0]  # (kept, vocabulary)
+        rows = torch.log_softmax(logits[[end - ends[0] for end in ends]].float(), -1)
+        values, indices = rows.topk(min(TOP, rows.shape[-1]))
+    return [dict(zip(i, v, strict=True)) for i, v in zip(indices.tolist(), values.tolist(), strict=True)]
 
 
 def _compare(
     original: TransformersModel,
-    places: Sequence[list[int]],
+    places: Sequence[Place],
     found: Sequence[Mapping[int, float]],
     expected: Sequence[Completion],
     theirs: Sequence[Completion],
 ) -> dict[str, Any]:
-    tops = [_transformers_top(original, ids) for ids in places]
+    tops = [top for place in places for top in _transformers_tops(original, place)]
     divergences = [coarse_kl(p, q) for p, q in zip(tops, found, strict=True)]
     likely = [largest_difference(p, q) for p, q in zip(tops, found, strict=True)]
     same = [max(p, key=p.__getitem__) == max(q, key=q.__getitem__) for p, q in zip(tops, found, strict=True)]
@@ -167,7 +173,7 @@ def _compare(
     ]
     apart = sorted(position for position in parted if position is not None)
     return {
-        "positions": len(places),
+        "positions": len(tops),
         "kl_mean": fmean(divergences),
         "kl_max": max(divergences),
         "largest_logprob_difference": max(likely),
