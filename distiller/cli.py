@@ -1,8 +1,9 @@
-"""`python -m distiller`: run · generate · curate · train · adapt · split · describe · jobs."""
+"""`python -m distiller`: run · generate · curate · train · adapt · export · split · describe · jobs."""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -80,6 +81,61 @@ def adapt(
         raise JobError(f"--ranks {ranks!r}: expected whole numbers above 0 with commas, for example 8,16.")
     manifest = adapt_teacher(load_job(job, set_ or []), out, [int(part) for part in parts], quiet=quiet)
     typer.echo(f"{out}: rank {manifest['rank']}, {manifest['bytes'] / 1e6:.1f} MB, sha256 {manifest['sha256'][:12]}…")
+
+
+@app.command()
+def export(
+    source: Annotated[
+        str,
+        typer.Argument(help="A run (RUN or RUN/teacher), a folder that transformers loads, or bundled:NAME, hf:REPO."),
+    ],
+    form: Annotated[str, typer.Option("--format", help="gguf (llama.cpp, Ollama, LM Studio) or hub.")] = "gguf",
+    quant: Annotated[str, typer.Option(help="Of a GGUF file: q8_0, q4_0 or f16.")] = "q8_0",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder; without it, export/ in the folder of the run or model.")
+    ] = None,
+    verify: Annotated[bool, typer.Option(help="Compare a GGUF file with the original, in llama.cpp.")] = True,
+    licence: Annotated[str, typer.Option(help="Of the weights, such as apache-2.0, where it is not known.")] = "",
+    push_to: Annotated[
+        str | None,
+        typer.Option("--push", metavar="OWNER/NAME", help="Send a hub folder there (a dry run without token)."),
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="A new repository is yours alone to see.")] = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a trained model as one GGUF file or as a Hub folder, and compare it with the original."""
+    from distiller.export.source import find_source
+    from distiller.export.stage import export as run_export
+    from distiller.tables import print_table
+
+    if push_to is not None and (form != "hub" or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", push_to)):
+        raise typer.BadParameter(f"--push {push_to!r}: expected OWNER/NAME, with --format hub.")
+    found = find_source(source)
+    if out is None and found.run is None and not Path(source).is_dir():
+        raise typer.BadParameter(f"--out is needed: {source} has no folder of its own to write to.")
+    target = out or (found.run.folder if found.run else Path(source)) / "export"
+    entry = run_export(
+        found,
+        form,
+        target,
+        quant=quant,
+        verify=verify,
+        licence=licence,
+        repository=push_to or "",
+        quiet=quiet or as_json,
+    )
+    sizes = entry.get("bytes_by_group") or entry["files"]
+    if as_json:
+        typer.echo(json.dumps({"folder": str(target), **entry}, ensure_ascii=False))
+    else:
+        rows: list[dict[str, Any]] = [{"what": what, "bytes": f"{size:,}"} for what, size in sizes.items()]
+        print_table([*rows, {"what": "together", "bytes": f"{entry['bytes']:,}"}], as_json=False, empty="")
+        typer.echo(f"In {target}")
+    if push_to is not None:
+        from distiller.export.hub import push
+
+        typer.echo(push(target / "hub", push_to, private=private), err=as_json)
 
 
 @app.command()

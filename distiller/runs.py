@@ -152,7 +152,16 @@ def versions() -> dict[str, str]:
     import importlib.metadata
     import platform
 
-    packages = ("torch", "transformers", "tokenizers", "accelerate", "sentence-transformers", "sacrebleu")
+    packages = (
+        "torch",
+        "transformers",
+        "tokenizers",
+        "accelerate",
+        "sentence-transformers",
+        "sacrebleu",
+        "gguf",
+        "xllamacpp",
+    )
     found = {}
     for package in packages:
         try:

@@ -89,7 +89,7 @@ def chat_model_folder(name: str) -> str:
         base = chat_model_folder(bundled.adapts)
         target = cache_folder() / f"{name}-v{CACHE_VERSION}-{digest}"
         try:
-            return _made_once(target, partial(_merge, base, weights.parent))
+            return made_once(target, partial(merge_adapter, base, weights.parent))
         except OSError:
             if Path(base).is_dir():
                 raise
@@ -98,7 +98,7 @@ def chat_model_folder(name: str) -> str:
     if packaged is None:
         return bundled.hub
     target = cache_folder() / f"{name}-v{CACHE_VERSION}-{packaged.stat().st_size}"
-    return _made_once(target, partial(_unpack_gguf, packaged))
+    return made_once(target, partial(_unpack_gguf, packaged))
 
 
 def _adapter_weights(name: str) -> Path:
@@ -111,7 +111,7 @@ def _packaged_file(bundled: Bundled) -> Path | None:
     return path if path and path.exists() else None
 
 
-def _made_once(target: Path, make: Callable[[Path], None]) -> str:
+def made_once(target: Path, make: Callable[[Path], None]) -> str:
     """`target`, filled by `make` where it is not there yet; whole or not at all."""
     if not (target / "config.json").exists():
         unfinished = target.with_name(f".{target.name}.{os.getpid()}.partial")
@@ -151,7 +151,7 @@ def _unpack_gguf(source: Path, folder: Path) -> None:
     AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(folder)
 
 
-def _merge(base: str, adapter: Path, folder: Path) -> None:
+def merge_adapter(base: str, adapter: Path, folder: Path) -> None:
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer

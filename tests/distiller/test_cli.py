@@ -51,11 +51,11 @@ def test_help_is_there_at_once() -> None:
         spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert done.returncode == 0
     assert min(spent) < 0.5
-    for command in ("run", "generate", "curate", "train", "split", "jobs"):
+    for command in ("run", "generate", "curate", "train", "export", "split", "jobs"):
         assert f" {command} " in done.stdout
 
 
-@pytest.mark.parametrize("command", ["run", "generate", "curate", "train", "split", "jobs"])
+@pytest.mark.parametrize("command", ["run", "generate", "curate", "train", "export", "split", "jobs"])
 def test_every_command_has_help(command: str) -> None:
     done = cli(command, "--help")
     assert (done.returncode, done.stderr) == (0, "")

@@ -111,7 +111,12 @@ def test_what_has_no_place_in_the_format_is_refused_by_name(tiny_model: Path, tm
     other = changed(tiny_model, tmp_path / "a", "config.json", architectures=["MambaForCausalLM"])
     with pytest.raises(ExportError, match="MambaForCausalLM cannot be written as GGUF; LlamaForCausalLM"):
         write_gguf(other, target, "f16")
-    other = changed(tiny_model, tmp_path / "b", "config.json", rope_parameters={"rope_type": "yarn"})
+    other = changed(
+        tiny_model,
+        tmp_path / "b",
+        "config.json",
+        rope_parameters={"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0},
+    )
     with pytest.raises(ExportError, match="'yarn'"):
         write_gguf(other, target, "f16")
     other = changed(tiny_model, tmp_path / "c", "tokenizer.json", pre_tokenizer={"type": "Metaspace"})
