@@ -49,7 +49,7 @@ def test_without_its_package_a_bundled_model_comes_from_the_hub(
         merged.append((base, adapter.name))
         shutil.copytree(tiny_model, folder)
 
-    monkeypatch.setattr(bundled, "_merge", merge)
+    monkeypatch.setattr(bundled, "merge_adapter", merge)
     open_model("bundled:fernhill-support-135m")
     assert merged == [(str(tiny_model), "fernhill-support-135m")]
 
