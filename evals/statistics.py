@@ -28,11 +28,13 @@ class Clustered:
         return self.score(self.sums.sum(axis=0))
 
 
-def cluster_sums(rows: np.ndarray, clusters: Sequence[str]) -> np.ndarray:
-    """(turns, k) and a cluster name a turn → (clusters, k), in the order the clusters first appear."""
-    index = {name: i for i, name in enumerate(dict.fromkeys(clusters))}
-    result = np.zeros((len(index), rows.shape[1]))
-    np.add.at(result, [index[name] for name in clusters], rows)
+def cluster_sums(rows: np.ndarray, clusters: Sequence[str] | np.ndarray) -> np.ndarray:
+    """(turns, k) and a cluster a turn → (clusters, k), in the order the clusters first appear."""
+    _, first, inverse = np.unique(np.asarray(clusters), return_index=True, return_inverse=True)
+    places = np.empty(len(first), dtype=int)
+    places[np.argsort(first)] = np.arange(len(first))
+    result = np.zeros((len(first), rows.shape[1]))
+    np.add.at(result, places[inverse], rows)
     return result
 
 
@@ -66,8 +68,9 @@ def wilson_interval(successes: float, n: float) -> tuple[float, float]:
     return (0.0 if successes == 0 else low), (1.0 if successes == n else high)
 
 
-def clustered_share_interval(correct: np.ndarray, clusters: Sequence[str]) -> tuple[float, float]:
-    """95% interval of the share of ones in (turns,): Wilson's, on the effective sample size.
+def clustered_share_interval(correct: np.ndarray, clusters: Sequence[str] | np.ndarray) -> tuple[float, float]:
+    """95% interval of the share of ones in (turns,), or of their mean where halves are among them: Wilson's, on the
+    effective sample size.
 
     The effective size is n over the design effect, the ratio of the clustered variance of the mean to the
     binomial one (Kish 1965), taken as at least 1. Where all turns agree the design effect is undefined and

@@ -12,6 +12,7 @@ import gradio as gr
 from distiller.errors import DistillerError
 from ui.api import Api, endpoints
 from ui.leaderboard_tab import definitions
+from ui.votes_pane import SAVE
 
 #: Boxes of the picture: (title, what happens there).
 STEPS = (
@@ -137,16 +138,6 @@ CSS = """
 }
 """
 
-SAVE = """
-(text) => {
-  const link = document.createElement('a');
-  link.href = URL.createObjectURL(new Blob([text], {type: 'text/csv'}));
-  link.download = 'votes.csv';
-  link.click();
-  URL.revokeObjectURL(link.href);
-}
-"""
-
 
 def picture() -> str:
     """The way from the teacher to the arena, as an HTML list: read in order by a screen reader, coloured by the theme."""
@@ -192,8 +183,7 @@ def _build_download(votes: Callable[[], str]) -> None:
         except DistillerError as error:
             raise gr.Error(str(error), print_exception=False) from None
 
-    # Made in the browser: a file for each visitor who asks would stay on the server.
-    text = gr.Textbox(visible=False)
+    text, name, kind = (gr.Textbox(value, visible=False) for value in ("", "votes.csv", "text/csv"))
     button = gr.Button("Download the votes (CSV)", size="sm", elem_id="download-votes")
     asked = button.click(read, None, text, queue=False, api_visibility="private")
-    asked.success(None, text, None, js=SAVE, api_visibility="private")
+    asked.success(None, [text, name, kind], None, js=SAVE, api_visibility="private")
