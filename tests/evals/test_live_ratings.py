@@ -81,14 +81,15 @@ def test_a_vote_that_is_committed_after_a_later_one_is_not_missed(store: VoteSto
 
 
 def test_only_what_is_new_is_read(store: VoteStore, votes_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    fill(votes_url, 1_000)
+    table = simulate(np.zeros(2), 1_000, np.random.default_rng(0))
+    fill(votes_url, table.replace({"m0": "x", "m1": "y"}))
     live = LiveRatings(store)
     live.rows()
     read: list[int] = []
-    table = store.votes_table
+    votes_table = store.votes_table
 
     def noted(**more: Any) -> pd.DataFrame:
-        found = table(**more)
+        found = votes_table(**more)
         read.append(len(found))
         return found
 

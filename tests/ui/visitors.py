@@ -60,7 +60,7 @@ class Crowd:
         """Everyone asks; when all have read the replies, all vote at the same moment."""
         async with httpx.AsyncClient(base_url=self.address, timeout=TIMEOUT_S) as client:
             config = (await client.get("/config")).json()
-        self._events = _events_of_buttons(config)
+        self._events = events_of_buttons(config)
         visitors = [_Visitor(self, number) for number in numbers]
         try:
             await asyncio.gather(*(visitor.ask() for visitor in visitors))
@@ -117,12 +117,13 @@ def voted(store: VoteStore) -> list[int]:
     return sorted(int(battle.turns[0].query.rpartition(" ")[2].rstrip("?")) for battle in battles)
 
 
-def _events_of_buttons(config: dict[str, Any]) -> dict[str, int]:
-    """Button → the number of what a click on it sets off first."""
-    names = {part["id"]: part["props"].get("value") for part in config["components"] if part["type"] == "button"}
+def events_of_buttons(config: dict[str, Any]) -> dict[str, int]:
+    """A button's words, and its element's id → the number of what a click on it sets off first."""
+    buttons = {part["id"]: part["props"] for part in config["components"] if part["type"] == "button"}
     events: dict[str, int] = {}
     for event in config["dependencies"]:
         for part, kind in event["targets"]:
-            if kind == "click" and isinstance(names.get(part), str):
-                events.setdefault(names[part], event["id"])
+            if kind == "click" and part in buttons:
+                for name in filter(None, (buttons[part].get("value"), buttons[part].get("elem_id"))):
+                    events.setdefault(name, event["id"])
     return events
