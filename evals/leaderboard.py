@@ -22,10 +22,11 @@ from evals.compare import relate
 from evals.statistics import clustered_share_interval, shared_ranks
 
 REPORT_KEYS = (
-    "model", "role", "rank", "accuracy", "accuracy_ci", "accuracy_kind", "retention", "improvement", "bleu", "bleu_ci",
-    "bleu_signature", "chrf", "embedding_similarity", "embedding_similarity_ci", "teacher_bleu", "teacher_similarity",
-    "free_accuracy", "ttft_p50_s", "latency_p50_s", "latency_p95_s", "tokens_per_s", "replies_per_hour", "weights_mb",
-    "peak_memory_mb", "parameters", "cpu_s_per_reply", "cost_per_1k", "n",
+    "model", "role", "rank", "accuracy", "accuracy_ci", "accuracy_kind", "retention", "retention_ci", "improvement",
+    "improvement_ci", "bleu", "bleu_ci", "bleu_signature", "chrf", "chrf_ci", "embedding_similarity",
+    "embedding_similarity_ci", "teacher_bleu", "teacher_bleu_ci", "teacher_similarity", "teacher_similarity_ci",
+    "free_accuracy", "free_accuracy_ci", "ttft_p50_s", "latency_p50_s", "latency_p95_s", "tokens_per_s",
+    "replies_per_hour", "weights_mb", "peak_memory_mb", "parameters", "cpu_s_per_reply", "cost_per_1k", "n",
 )  # fmt: skip
 VOTE_KEYS = ("votes", "rating", "rating_ci", "win_rate", "win_rate_ci")
 KEYS = (*REPORT_KEYS, *VOTE_KEYS, "vote_rank")
@@ -33,8 +34,9 @@ KEYS = (*REPORT_KEYS, *VOTE_KEYS, "vote_rank")
 BY_TURN = ("accuracy", "accuracy_ci", "retention", "improvement", "n")
 #: What it knows of all turns only, although it depends on which turns are asked. Times, memory and cost do not.
 OF_ALL_TURNS = (
-    "bleu", "bleu_ci", "chrf", "embedding_similarity", "embedding_similarity_ci", "teacher_bleu", "teacher_similarity",
-    "free_accuracy",
+    "retention_ci", "improvement_ci", "bleu", "bleu_ci", "chrf", "chrf_ci", "embedding_similarity",
+    "embedding_similarity_ci", "teacher_bleu", "teacher_bleu_ci", "teacher_similarity", "teacher_similarity_ci",
+    "free_accuracy", "free_accuracy_ci",
 )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
-from scipy.special import expit
+from scipy.special import expit, stdtrit
 
 from distiller.errors import DataError
 from evals.statistics import Z95, cluster_sums, clustered_share_interval, shared_ranks
@@ -148,8 +148,14 @@ def rate(
 
     Ratings are Bradley–Terry strengths (`fit_strengths`) on the Elo scale, 400 / ln 10 points a unit. Their mean is
     1000, or that of `anchor` is `anchor_rating`. `low` and `high` are the ends of the 95% percentile interval of a
-    bootstrap over votes, or over visitors where `cluster` asks for it; a rank is shared when intervals overlap. Models
-    that no chain of votes links cannot be compared: each `component` (1 has the most votes) has its own mean and ranks.
+    bootstrap over votes; where `cluster` asks for it of one over visitors, if that is wider. A rank is shared when
+    intervals overlap. Models that no chain of votes links cannot be compared: each `component` (1 has the most votes)
+    has its own mean and ranks.
+
+    What the intervals can and cannot do, measured on simulated boards (tests/evals/test_coverage.py): they hold the
+    truth in 92 to 98 of 100 for two to ten models from six votes a model on, even or lopsided. Visitors who differ in
+    taste take that down to 60–90 without `cluster`; with it, it holds from about ten visitors on, and below that the
+    intervals are rough. Each is right by itself, not all of a board at once.
     """
     outcomes = _Outcomes.of(votes)
     if anchor is not None and anchor not in outcomes.models:
@@ -161,14 +167,16 @@ def rate(
     rows = []
     for number, members in enumerate(outcomes.components(), start=1):
         part = outcomes.within(members)
-        boards = [fit_strengths(part.wins(part.counts[None, :])), _bootstrap(part, resamples, seed)]
+        strengths = fit_strengths(part.wins(part.counts[None, :]))
+        boards = [strengths, _bootstrap(part, resamples, seed)]
         if visitors is not None:
             inside = np.isin(outcomes.outcome, part.keys)
-            boards.append(_cluster_bootstrap(part, visitors[inside], outcomes.outcome[inside], resamples, seed))
-        ratings, *drawn = (_scaled(board, part.models, anchor, anchor_rating) for board in boards)
+            drawn = _cluster_bootstrap(part, visitors[inside], outcomes.outcome[inside], resamples, seed)
+            boards.append(strengths + _few_clusters(len(np.unique(visitors[inside]))) * (drawn - strengths))
+        ratings, *resampled = (_scaled(board, part.models, anchor, anchor_rating) for board in boards)
         # The wider one: votes of one visitor may agree more than chance, not less (a design effect of at least 1).
-        low = np.min([ratings[0], *(np.percentile(points, 2.5, axis=0) for points in drawn)], axis=0)
-        high = np.max([ratings[0], *(np.percentile(points, 97.5, axis=0) for points in drawn)], axis=0)
+        low = np.min([ratings[0], *(np.percentile(points, 2.5, axis=0) for points in resampled)], axis=0)
+        high = np.max([ratings[0], *(np.percentile(points, 97.5, axis=0) for points in resampled)], axis=0)
         ranks = shared_ranks(list(zip(low, high, strict=True)))
         for k, model in enumerate(part.models):
             row = {"component": number, "rank": ranks[k], "model": model, "rating": ratings[0, k]}
@@ -322,6 +330,14 @@ def _cluster_bootstrap(
         drawn = generator.integers(len(names), size=len(names))
         row[:] = table @ np.bincount(drawn, minlength=len(names)).astype(float)
     return _fit_in_parts(outcomes, counts)
+
+
+def _few_clusters(clusters: int) -> float:
+    """How much wider an interval over few clusters has to be: t on G − 1 degrees of freedom for z, and G / (G − 1) for
+    the variance (Cameron & Miller 2015, Journal of Human Resources 50:2). Below five it is that of five: no interval
+    over so few says much, and t would make it endless."""
+    clusters = max(5, clusters)
+    return float(stdtrit(clusters - 1, 0.975)) / Z95 * math.sqrt(clusters / (clusters - 1))
 
 
 def _fit_in_parts(outcomes: _Outcomes, counts: np.ndarray) -> np.ndarray:

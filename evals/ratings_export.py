@@ -18,6 +18,7 @@ from evals.outliers import outlier_visitors, without_visitors
 from evals.ratings import head_to_head, rate, rate_by
 
 TITLE = "Ratings by votes"
+FEW_VISITORS = 10
 #: (title, how a row shows it, what it means), in order.
 COLUMNS: tuple[tuple[str, Callable[[dict[str, Any]], str], str], ...] = (
     ("rank", lambda row: str(row["rank"]), "1 + the number of models that are surely better; shared when intervals overlap"),
@@ -82,7 +83,7 @@ def ratings_of(
     if shown is not None:
         board = board[[shown(model) for model in board["model"]]]
         pairs = pairs[[shown(a) and shown(b) for a, b in zip(pairs["model_a"], pairs["model_b"], strict=True)]]
-    notes = [_what_counts(votes, rated), _outliers(outliers, leave_out_outliers), *_apart(board, by)]
+    notes = [_what_counts(votes, rated), _few(rated), _outliers(outliers, leave_out_outliers), *_apart(board, by)]
     return Ratings(board, pairs, [note for note in notes if note], by, now())
 
 
@@ -174,6 +175,16 @@ def _what_counts(votes: pd.DataFrame, rated: pd.DataFrame) -> str:
     names = {"after_reveal": "cast after the names were shown", "named": "cast with the names known"}
     names |= {"api": "sent by the API", "mcp": "sent by MCP", "leak": "on a reply that named its model"}
     return f"{words}; kept apart: " + ", ".join(f"{n:,} {names[str(why)]}" for why, n in apart.items()) + "."
+
+
+def _few(rated: pd.DataFrame) -> str:
+    visitors = rated["visitor"].nunique()
+    if not 0 < visitors < FEW_VISITORS:
+        return ""
+    return (
+        f"So few visitors cannot stand for all people: below {FEW_VISITORS} the intervals are rough, whatever the number "
+        "of votes."
+    )
 
 
 def _outliers(outliers: pd.DataFrame, left_out: bool) -> str:

@@ -95,13 +95,30 @@ def clustered_share_interval(correct: np.ndarray, clusters: Sequence[str] | np.n
 def paired_bootstrap(
     a: Clustered, b: Clustered, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, tuple[float, float], float]:
-    """(a − b, its 95% interval, two-sided p) on the same resamples of the same clusters (Koehn 2004)."""
+    """(a − b, its 95% interval, two-sided p) on the same resamples of the same clusters (Koehn 2004).
+
+    p is twice the share of resamples on the wrong side of 0, so that it rejects where the interval leaves 0 out. For a
+    clear difference it is twice that of sacrebleu's paired bootstrap, which looks at one side only.
+    """
     weights = _weights(len(a.sums), resamples, seed)
     differences = np.array([a.score(x) - b.score(y) for x, y in zip(weights @ a.sums, weights @ b.sums, strict=True)])
     low, high = np.nanpercentile(differences, [2.5, 97.5])
     tail = min((differences <= 0).sum(), (differences >= 0).sum())
     p = min(1.0, 2 * (tail + 1) / (resamples + 1))
     return a.value() - b.value(), (float(low), float(high)), float(p)
+
+
+def ratio_interval(
+    a: Clustered, b: Clustered, *, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float] | None:
+    """95% percentile interval of a / b on the same resamples of the same clusters; None where b is 0 in one of forty."""
+    weights = _weights(len(a.sums), resamples, seed)
+    pairs = np.array([(a.score(x), b.score(y)) for x, y in zip(weights @ a.sums, weights @ b.sums, strict=True)])
+    known = pairs[pairs[:, 1] > 0]
+    if len(known) < 0.975 * resamples:
+        return None
+    low, high = np.percentile(known[:, 0] / known[:, 1], [2.5, 97.5])
+    return float(low), float(high)
 
 
 def paired_permutation(
