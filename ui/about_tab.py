@@ -50,7 +50,9 @@ A vote says that reply A is better, that B is, that it is a tie or that both are
 Only blind votes count: names are shown after the vote, and a vote after the names were shown, or on a reply that gave its
 model away, is kept and not counted. From all counted votes the **Bradley–Terry** model finds one rating for each model, so that
 the difference of two ratings gives the chance that the one is preferred to the other; winning against a strong model counts
-for more. The intervals come from drawing as many votes from those that there are, with repetition, a thousand times.
+for more. The intervals come from drawing as many votes from those that there are, with repetition, a thousand times; and as many
+visitors with all their votes, because one visitor's votes are not independent. The wider of the two counts. With fewer than
+ten visitors they are rough.
 """
 
 STORED = """
