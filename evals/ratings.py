@@ -324,10 +324,11 @@ def _cluster_bootstrap(
     names, codes = np.unique(visitors, return_inverse=True)
     column = np.searchsorted(outcomes.keys, outcome)
     table = csr_array((np.ones(len(codes)), (column, codes)), shape=(len(outcomes.keys), len(names)))
+    table.sum_duplicates()
     generator = np.random.default_rng(seed)
     counts = np.empty((resamples, len(outcomes.keys)))
     for row in counts:
-        drawn = generator.integers(len(names), size=len(names))
+        drawn = generator.integers(len(names), size=len(names), dtype=np.int32)
         row[:] = table @ np.bincount(drawn, minlength=len(names)).astype(float)
     return _fit_in_parts(outcomes, counts)
 
@@ -368,9 +369,11 @@ def _tallies(votes: pd.DataFrame, visitors: np.ndarray | None) -> dict[str, dict
     choices = np.concatenate([choice, turned])
     clusters = np.tile(np.arange(len(votes)) if visitors is None else visitors, 2)
     points = np.array(list(SCORES.values()))
+    order = np.argsort(codes, kind="stable")
+    ends = np.cumsum(np.bincount(codes, minlength=len(names)))
     result = {}
-    for code, model in enumerate(names):
-        mine = codes == code
+    for model, start, end in zip(names, np.append(0, ends), ends, strict=False):
+        mine = order[start:end]
         wins, ties, both_bad, losses = np.bincount(choices[mine], minlength=len(SCORES)).tolist()
         n = wins + ties + both_bad + losses
         low, high = clustered_share_interval(points[choices[mine]], clusters[mine])

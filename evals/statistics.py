@@ -30,12 +30,11 @@ class Clustered:
 
 def cluster_sums(rows: np.ndarray, clusters: Sequence[str] | np.ndarray) -> np.ndarray:
     """(turns, k) and a cluster a turn → (clusters, k), in the order the clusters first appear."""
-    _, first, inverse = np.unique(np.asarray(clusters), return_index=True, return_inverse=True)
-    places = np.empty(len(first), dtype=int)
-    places[np.argsort(first)] = np.arange(len(first))
-    result = np.zeros((len(first), rows.shape[1]))
-    np.add.at(result, places[inverse], rows)
-    return result
+    import pandas as pd
+
+    codes, names = pd.factorize(np.asarray(clusters))
+    sums = [np.bincount(codes, weights=column, minlength=len(names)) for column in rows.T]
+    return np.stack(sums, axis=1) if sums else np.zeros((len(names), 0))
 
 
 def clustered_mean(values: np.ndarray, clusters: Sequence[str]) -> Clustered:
