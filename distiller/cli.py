@@ -1,4 +1,4 @@
-"""`python -m distiller`: run · generate · curate · train · adapt · export · split · describe · jobs."""
+"""`python -m distiller`: run · generate · curate · train · adapt · embed · export · split · describe · jobs."""
 
 from __future__ import annotations
 
@@ -81,6 +81,27 @@ def adapt(
         raise JobError(f"--ranks {ranks!r}: expected whole numbers above 0 with commas, for example 8,16.")
     manifest = adapt_teacher(load_job(job, set_ or []), out, [int(part) for part in parts], quiet=quiet)
     typer.echo(f"{out}: rank {manifest['rank']}, {manifest['bytes'] / 1e6:.1f} MB, sha256 {manifest['sha256'][:12]}…")
+
+
+@app.command()
+def embed(
+    job: JobArgument,
+    out: Annotated[Path, typer.Option(help="Folder; in models/vectors they are found by a fresh machine.")],
+    set_: SetOption = None,
+) -> None:
+    """Embed a job's policy lines and answered questions ahead, so that no first reply waits for it."""
+    from distiller.embedding import load_retrieval_encoder
+    from distiller.errors import JobError
+    from distiller.job import load_job
+    from distiller.retrieval import write_vectors
+    from distiller.schema import read_conversations
+
+    found = load_job(job, set_ or []).retrieval
+    if found.policies is None:
+        raise JobError(f"{job}: looks nothing up (retrieval.policies is not set), so there is nothing to embed.")
+    answered = read_conversations(found.questions) if found.questions else []
+    files = write_vectors(found.policies, answered, load_retrieval_encoder(), out)
+    typer.echo(f"{out}: {len(files)} files, {sum(file.stat().st_size for file in files) / 1e6:.1f} MB")
 
 
 @app.command()

@@ -36,15 +36,16 @@ class Encoder(ABC):
         """How many of the texts are longer than the model reads."""
 
     def encode_once(self, texts: Sequence[str]) -> np.ndarray:
-        """`encode` for a large set of texts that stays as it is: its vectors are kept in the cache folder."""
+        """`encode` for a large set of texts that stays as it is: its vectors are kept in the cache folder. Those of the
+        data that ships come with the project, in 16 bits: a fresh machine's first reply does not wait for them."""
         import numpy as np
 
-        from distiller.chat.bundled import cache_folder
+        from distiller.chat.bundled import MODELS, cache_folder
 
-        named = hashlib.sha256("\0".join((self.name, *texts)).encode()).hexdigest()
-        path = cache_folder() / "vectors" / f"{named[:32]}.npy"
-        if path.exists():
-            return np.load(path)
+        path = cache_folder() / "vectors" / vectors_file(self, texts)
+        for known in (path, MODELS / "vectors" / path.name):
+            if known.exists():
+                return np.load(known).astype(np.float32, copy=False)
         vectors = self.encode(texts)
         path.parent.mkdir(parents=True, exist_ok=True)
         # Written beside and moved: another process that reads at this moment sees all of it or nothing.
@@ -52,6 +53,11 @@ class Encoder(ABC):
         np.save(partial, vectors)
         partial.replace(path)
         return vectors
+
+
+def vectors_file(encoder: Encoder, texts: Sequence[str]) -> str:
+    """The name under which their vectors are kept."""
+    return hashlib.sha256("\0".join((encoder.name, *texts)).encode()).hexdigest()[:32] + ".npy"
 
 
 class SentenceTransformersEncoder(Encoder):

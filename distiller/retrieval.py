@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distiller.embedding import Encoder
+from distiller.embedding import Encoder, vectors_file
 from distiller.errors import DataError
 from distiller.schema import Conversation, Message, Turn, history
 from distiller.tasks.facts import states_any
@@ -120,6 +120,32 @@ def _with(lines: Sequence[int], needed: Sequence[int]) -> list[int]:
     for line in missing:
         result[next(k for k, other in enumerate(result) if other not in needed)] = line
     return result
+
+
+def write_vectors(policies: Path, answered: Sequence[Conversation], encoder: Encoder, out: Path) -> list[Path]:
+    """Writes what the index embeds once to `out`, in 16 bits: a cosine keeps three digits. Gives the files."""
+    import numpy as np
+
+    written = []
+
+    class Writing(Encoder):
+        name = encoder.name
+
+        def encode(self, texts: Sequence[str]) -> np.ndarray:
+            return encoder.encode(texts)
+
+        def encode_once(self, texts: Sequence[str]) -> np.ndarray:
+            written.append(out / vectors_file(encoder, texts))
+            vectors = self.encode(texts)
+            np.save(written[-1], vectors.astype(np.float16))
+            return vectors
+
+        def truncated(self, texts: Sequence[str]) -> int:
+            return encoder.truncated(texts)
+
+    out.mkdir(parents=True, exist_ok=True)
+    PolicyIndex(policies, Writing(), answered)
+    return written
 
 
 class _AnsweredQuestions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +14,13 @@ import pytest
 from threadpoolctl import threadpool_info
 
 from distiller import embedding
+from distiller.chat import bundled
 from distiller.embedding import Encoder, SentenceTransformersEncoder, load_encoder, load_retrieval_encoder
 from distiller.errors import ModelError
+from distiller.job import load_job
 from distiller.minilm import MiniLM, _gelu
-from distiller.retrieval import PolicyIndex
-from distiller.schema import history, read_conversations
+from distiller.retrieval import PolicyIndex, write_vectors
+from distiller.schema import Message, history, read_conversations
 from tests.conftest import PROJECT
 
 HELPDESK = PROJECT / "datasets" / "helpdesk"
@@ -63,6 +66,42 @@ def test_vectors_of_a_fixed_set_are_kept(encoder: Encoder, tmp_path: Path, monke
     assert (encoder.encode_once(["one", "two"]) == first).all()
     with pytest.raises(pytest.fail.Exception):
         encoder.encode_once(["one", "three"])
+
+
+@pytest.mark.parametrize("name", ["quickstart", "support"])
+def test_a_fresh_machine_need_not_embed_the_data_that_ships(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where this fails the data was changed: make vectors."""
+    monkeypatch.chdir(PROJECT)
+    monkeypatch.setenv("DISTILLER_CACHE", str(tmp_path))
+    encoder = load_retrieval_encoder()
+    monkeypatch.setattr(encoder, "encode", lambda texts: pytest.fail("embedded again"))
+    job = load_job(PROJECT / "configs" / f"{name}.yaml")
+    assert job.retrieval.policies is not None
+    assert job.retrieval.questions is not None
+    answered = read_conversations(job.retrieval.questions)
+    index = PolicyIndex(job.retrieval.policies, encoder, answered)
+    monkeypatch.undo()
+    [found] = index.search([[Message(role="user", content="How long do I have to return earbuds that I opened?")]], 3)
+    assert "earbuds" in found.lower()
+
+
+def test_shipped_vectors_are_those_of_the_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundled, "MODELS", tmp_path / "models")
+    monkeypatch.setenv("DISTILLER_CACHE", str(tmp_path / "cache"))
+    policies = tmp_path / "policies.md"
+    policies.write_text("## Returns\n- 30 days.\n- Receipt needed.\n## Delivery\n- 3 days.\n")
+    encoder = load_retrieval_encoder()
+    computed = PolicyIndex(policies, encoder)._line_vectors
+    files = write_vectors(policies, [], encoder, tmp_path / "models" / "vectors")
+    assert len(files) == 1
+    shutil.rmtree(tmp_path / "cache")
+    shipped = PolicyIndex(policies, encoder)._line_vectors
+    assert not (tmp_path / "cache").exists()
+    assert shipped.dtype == np.float32
+    assert np.abs(shipped - computed).max() < 5e-4
+    assert (shipped != computed).any()
 
 
 def test_two_encoders_keep_their_vectors_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

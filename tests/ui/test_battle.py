@@ -21,9 +21,9 @@ from ui.access import Visitor, claim
 from ui.battle import Battle, Customer, begin, record, shared, take_back
 from ui.battle import cast as cast_vote
 from ui.exchange import answer_both
-from ui.models import DEFAULT_TEACHER, UNTRAINED, ModelCache, blind_pool, draw_pair, offered
+from ui.models import DEFAULT_TEACHER, SHIPPED_STUDENT, UNTRAINED, ModelCache, blind_pool, draw_pair, offered
 
-POOL = (DEFAULT_TEACHER, UNTRAINED)
+POOL = (SHIPPED_STUDENT, DEFAULT_TEACHER)
 CUSTOMER = Customer("title", "shop", "test-1", "returns", ("Hello", "And then?"), ("Good day.", "Then it is over."))
 
 
@@ -115,10 +115,10 @@ def make_run(name: str, data: Path, *, complete: bool = True, **more: Any) -> Ru
 
 
 def test_who_meets_in_blind_battles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert blind_pool() == list(POOL)
+    assert blind_pool() == [*POOL, UNTRAINED]
     write_jsonl(tmp_path / "data.jsonl", talks(3))
     make_run("begun", tmp_path / "data.jsonl", complete=False)
-    assert blind_pool() == list(POOL)
+    assert blind_pool() == [*POOL, UNTRAINED]
     run = make_run("shop", tmp_path / "data.jsonl")
     assert blind_pool() == [f"run:{run.id}/{role}" for role in ("teacher", "student", "baseline")]
     pairs = Counter(draw_pair(blind_pool()) for _ in range(300))
