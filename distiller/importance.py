@@ -1,4 +1,4 @@
-"""Which layers a model misses least on a domain: measured, not guessed.
+"""Which layers and which neurons a model misses least on a domain: measured, not guessed.
 
 Layers are dropped a few at a time, those whose absence raises the loss least, and what is left is measured again: two
 layers that do the same work look unimportant each, until one of them is gone. Greedy, as in Men et al. 2024 (ShortGPT,
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from distiller.errors import ModelError, TrainingError
 from distiller.student import layers_of
 from distiller.training.tokenize import IGNORE, Example
 
@@ -56,6 +57,70 @@ def important_layers(
     finally:
         decoder.layers, config.num_hidden_layers = torch.nn.ModuleList(every), count
     return keep
+
+
+def important_neurons(model: Any, examples: Sequence[Example], wanted: int) -> list[list[int]]:
+    """The `wanted` neurons of each layer's feed-forward part, rising.
+
+    A neuron's part in what its layer adds is its mean activation in size, over the examples' tokens, times the norm of
+    the column that it is multiplied with: the activation of Minitron (Muralidharan et al. 2024, arXiv:2407.14679)
+    weighed as in Wanda (Sun et al. 2023, arXiv:2306.11695).
+
+    Raises TrainingError where a layer has fewer, ModelError where its parts are not called as in Llama.
+    """
+    import torch
+
+    parts = [_feed_forward(layer) for layer in layers_of(model)]
+    have = parts[0].down_proj.in_features
+    if wanted > have:
+        raise TrainingError(
+            f"student.intermediate_size {wanted}: the model's layers have {have} neurons; choose at most so many."
+        )
+    sums = [torch.zeros(have) for _ in parts]
+
+    def count(place: int) -> Callable[[Any, tuple[Any, ...]], None]:
+        def add(module: Any, inputs: tuple[Any, ...]) -> None:
+            sums[place].add_(inputs[0].float().abs().sum(dim=(0, 1)))
+
+        return add
+
+    hooks = [part.down_proj.register_forward_pre_hook(count(place)) for place, part in enumerate(parts)]
+    try:
+        with torch.inference_mode():
+            for example in _some(examples):
+                model.get_decoder()(input_ids=torch.tensor([example.ids]), use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    scores = [total * part.down_proj.weight.float().norm(dim=0) for total, part in zip(sums, parts, strict=True)]
+    return [sorted(score.topk(wanted).indices.tolist()) for score in scores]
+
+
+def keep_neurons(model: Any, neurons: Sequence[Sequence[int]]) -> None:
+    """Keeps `neurons` of each layer's feed-forward part, in place."""
+    import torch
+
+    for layer, kept in zip(layers_of(model), neurons, strict=True):
+        part, index = _feed_forward(layer), torch.tensor(kept)
+        for name in ("gate_proj", "up_proj"):
+            linear = getattr(part, name)
+            linear.weight = torch.nn.Parameter(linear.weight.data[index].clone())
+            if linear.bias is not None:
+                linear.bias = torch.nn.Parameter(linear.bias.data[index].clone())
+            linear.out_features = len(kept)
+        part.down_proj.weight = torch.nn.Parameter(part.down_proj.weight.data[:, index].clone())
+        part.down_proj.in_features = part.intermediate_size = len(kept)
+    model.config.get_text_config().intermediate_size = len(neurons[0])
+
+
+def _feed_forward(layer: Any) -> Any:
+    part = getattr(layer, "mlp", None)
+    if not all(hasattr(part, name) for name in ("gate_proj", "up_proj", "down_proj")):
+        raise ModelError(
+            f"{type(layer).__name__}: its feed-forward part has no gate, up and down projection of its own; leave "
+            "student.intermediate_size unset."
+        )
+    return part
 
 
 def _some(examples: Sequence[Example]) -> list[Example]:

@@ -96,6 +96,12 @@ class Student(_Section):
         description="which layers, where their number is given: evenly spread, or those that are missed most on the "
         "validation conversations (minutes)",
     )
+    intermediate_size: int | None = Field(
+        None,
+        ge=32,
+        multiple_of=32,
+        description="neurons of each feed-forward layer to keep: those that do most on the validation conversations",
+    )
     vocabulary_size: int | None = Field(
         None, ge=300, description="tokens to keep: those of the training texts first, then the most frequent"
     )

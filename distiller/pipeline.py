@@ -34,6 +34,7 @@ from distiller.student import build_student
 from distiller.tasks import TASKS, ToScore
 
 if TYPE_CHECKING:
+    from distiller.training.tokenize import Example
     from distiller.training.trainer import TrainingData
 
 
@@ -252,21 +253,27 @@ def _student(run: Run, job: DistillationJob, progress: Progress, skip_bad: bool)
     ):
         for conversation in read_conversations(run.path(name)):
             texts += [message.content for message in conversation.messages]
-    choose = None
-    if job.student.layer_choice == "importance":
-        from distiller.importance import important_layers
+    shape = job.student
+
+    def examples(tokenizer: Any) -> list[Example]:
         from distiller.training.tokenize import tokenize_all
 
         seen = _seen_by_student(job, read_conversations(run.path("curated.validation.jsonl")))
-
-        def choose(model: Any, tokenizer: Any, wanted: int) -> list[int]:
-            return important_layers(
-                model, tokenize_all(seen, tokenizer, job.hyperparameters.max_length), wanted, progress.say
-            )
+        return tokenize_all(seen, tokenizer, job.hyperparameters.max_length)
 
     if not run.path("baseline").exists():
-        shape = job.student
-        figures = build_student(source, texts, run.path("baseline"), shape.layers, shape.vocabulary_size, choose)
+        by_importance = shape.layer_choice == "importance"
+        figures = build_student(
+            source,
+            texts,
+            run.path("baseline"),
+            shape.layers,
+            shape.vocabulary_size,
+            intermediate_size=shape.intermediate_size,
+            by_importance=by_importance,
+            examples=examples if by_importance or shape.intermediate_size else None,
+            say=progress.say,
+        )
         write_text(run.path("baseline", "student.json"), json.dumps(figures))
     figures = json.loads(run.path("baseline", "student.json").read_text("utf-8"))
     progress.say(

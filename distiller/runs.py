@@ -78,7 +78,8 @@ class Run:
         present = [c for c in CONTESTANTS if c in {"teacher", "untouched"} or self.path(c, "config.json").exists()]
         job = self.job
         adapted = job.student_model == CUT_FROM_TEACHER and job.teacher_adaptation.enabled
-        cut = job.student.layers is not None or job.student.vocabulary_size is not None
+        shape = job.student
+        cut = any(part is not None for part in (shape.layers, shape.intermediate_size, shape.vocabulary_size))
         if not (cut or adapted or without_adapters(self._source) != self._source):
             present.remove("untouched")
         return present

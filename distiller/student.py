@@ -1,4 +1,4 @@
-"""The student: an existing model, or one cut from it by keeping some layers and trimming the vocabulary.
+"""The student: an existing model, or one cut from it: some layers, some neurons of each, some of the vocabulary.
 
 The result is a plain folder: `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_pretrained`
 load it with no code of ours. The kept table (new id → old id) is saved beside it as `kept_tokens.json`.
@@ -19,6 +19,8 @@ from distiller.errors import ModelError, TrainingError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from distiller.training.tokenize import Example
 
 KEPT_TOKENS = "kept_tokens.json"
 
@@ -179,11 +181,17 @@ def build_student(
     folder: Path,
     layers: int | Sequence[int] | None,
     vocabulary_size: int | None,
-    choose: Callable[[Any, Any, int], list[int]] | None = None,
+    *,
+    intermediate_size: int | None = None,
+    by_importance: bool = False,
+    examples: Callable[[Any], Sequence[Example]] | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Makes the student before distillation in `folder`, in bfloat16. Gives what was kept, for the manifest.
 
-    `choose(model, tokenizer, wanted)` names the layers to keep where `layers` is a number; evenly spread without it.
+    `examples(tokenizer)` are conversations of the domain, on which it is measured what to keep: the `intermediate_size`
+    neurons of each feed-forward layer, and with `by_importance` the layers where their number is given; without it those
+    are spread evenly.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -198,12 +206,25 @@ def build_student(
     if not tokenizer.chat_template:
         raise ModelError(f"{source}: the tokenizer has no chat template; choose an instruction-tuned student.")
     facts: dict[str, Any] = {"source_parameters": model.num_parameters()}
+    measured_on = examples(tokenizer) if examples else []
+    chosen = list(range(model.config.get_text_config().num_hidden_layers))
     if layers is not None:
-        chosen = choose_layers(model.config.get_text_config().num_hidden_layers, layers)
-        if choose and isinstance(layers, int):
-            chosen = choose(model, tokenizer, layers)
-        prune_layers(model, chosen)
+        from distiller.importance import important_layers
+
+        chosen = choose_layers(len(chosen), layers)
+        if by_importance and isinstance(layers, int):
+            chosen = important_layers(model, measured_on, layers, say)
         facts["layers"] = chosen
+    if intermediate_size is not None:
+        from distiller.importance import important_neurons, keep_neurons
+
+        # Of the whole model: cut first, it would be measured on text that it does not understand any more.
+        neurons = important_neurons(model, measured_on, intermediate_size)
+        prune_layers(model, chosen)
+        keep_neurons(model, [neurons[layer] for layer in chosen])
+        facts["intermediate_size"] = intermediate_size
+    elif layers is not None:
+        prune_layers(model, chosen)
     if vocabulary_size is not None:
         kept = choose_tokens(tokenizer, [*texts, _template_text(tokenizer)], vocabulary_size)
         tokenizer = trim_vocabulary(model, tokenizer, kept)

@@ -31,6 +31,7 @@ GROUPS: dict[str, tuple[tuple[str, str], ...]] = {
         ("teacher_model", "Teacher"),
         ("student_model", "Student"),
         ("student.layers", "Layers to keep"),
+        ("student.intermediate_size", "Neurons of each to keep"),
         ("student.vocabulary_size", "Tokens to keep"),
     ),
     "Data": (
