@@ -42,14 +42,14 @@ def clustered_mean(values: np.ndarray, clusters: Sequence[str]) -> Clustered:
     return Clustered(cluster_sums(rows, clusters), lambda s: float(s[0] / s[1]) if s[1] else float("nan"))
 
 
-def _weights(clusters: int, resamples: int, seed: int) -> np.ndarray:
+def cluster_weights(clusters: int, resamples: int, seed: int) -> np.ndarray:
     """(resamples, clusters): how often each cluster is drawn, with replacement."""
     return np.random.default_rng(seed).multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples)
 
 
 def bootstrap_interval(score: Clustered, *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
     """95% percentile interval over resampled clusters (Efron 1979)."""
-    totals = _weights(len(score.sums), resamples, seed) @ score.sums
+    totals = cluster_weights(len(score.sums), resamples, seed) @ score.sums
     low, high = np.nanpercentile([score.score(row) for row in totals], [2.5, 97.5])
     return float(low), float(high)
 
@@ -93,7 +93,7 @@ def paired_bootstrap(
     a: Clustered, b: Clustered, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, tuple[float, float], float]:
     """(a − b, its 95% interval, two-sided p) on the same resamples of the same clusters (Koehn 2004)."""
-    weights = _weights(len(a.sums), resamples, seed)
+    weights = cluster_weights(len(a.sums), resamples, seed)
     differences = np.array([a.score(x) - b.score(y) for x, y in zip(weights @ a.sums, weights @ b.sums, strict=True)])
     low, high = np.nanpercentile(differences, [2.5, 97.5])
     tail = min((differences <= 0).sum(), (differences >= 0).sum())
