@@ -1,16 +1,19 @@
-"""`python -m evals`: run · distill · report · compare · judge · leaderboard · ratings."""
+"""`python -m evals`: run · distill · load · report · compare · judge · leaderboard · ratings."""
 
 from __future__ import annotations
 
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from distiller.cli import JobArgument, JsonOption, MapOption, QuietOption, SetOption, SkipBadOption, run_cli
 from distiller.errors import DataError, DistillerError
+
+if TYPE_CHECKING:
+    from distiller.schema import BadLine, Conversation
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 QueueOption = Annotated[bool, typer.Option("--queue", help="Wait until other queued work has ended.")]
@@ -63,10 +66,8 @@ def run(
             path = evaluate_run(found, free_running=free, quiet=quiet)
     else:
         from distiller.chat import OpenOptions
-        from distiller.forms import parse_column_map
         from distiller.job import Evaluation, load_job
-        from distiller.sampling import stratified
-        from distiller.schema import BadLine, read_conversations
+        from distiller.schema import read_conversations
         from evals.contestants import by_name
 
         if data is None or out is None:
@@ -74,16 +75,13 @@ def run(
         if job and system_prompt is not None:
             raise DataError("--job brings its own system prompt along: leave out --system-prompt.")
         told = load_job(job) if job else None
-        bad: list[BadLine] | None = [] if skip_bad else None
-        conversations = read_conversations(data, column_map=parse_column_map(map_), bad=bad)
-        for line in bad or []:
-            typer.echo(f"left out: {line}", err=True)
+        conversations = _conversations(data, map_, skip_bad, limit)
         given = {"max_tokens": max_tokens, "timed_turns": timed_turns, "free_running": free}
         settings = told.evaluation if told else Evaluation()
         with turn(out, queue):
             path = evaluate_models(
                 [by_name(name.strip(), told) for name in models.split(",") if name.strip()],
-                stratified(conversations, limit, 0),
+                conversations,
                 out,
                 settings.model_copy(update={k: v for k, v in given.items() if v is not None}),
                 OpenOptions(),
@@ -111,6 +109,97 @@ def distill(
     path = run_and_score(load_job(job, set_ or []), skip_bad=skip_bad, quiet=quiet, queue=queue)
     if path is not None:
         typer.echo(f"Report: {path.with_suffix('.html')} (also .md and .json)")
+
+
+@app.command()
+def load(
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="A model by name (repeatable); the first is what the others are held to."),
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Conversations to replay: JSONL, JSON or CSV.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the report and the requests.")] = Path("load"),
+    users: Annotated[str, typer.Option(help="Users at once, with commas.")] = "1,2,4,8,16,32",
+    find_users: Annotated[
+        bool, typer.Option("--find-users", help="Search for the most users within the first model's p95 with one.")
+    ] = False,
+    most_users: Annotated[int, typer.Option(min=1, help="Where that search ends.")] = 256,
+    run_name: RunOption = None,
+    job: Annotated[
+        Path | None,
+        typer.Option(
+            help="A job file: its teacher is told what it tells its teacher, others what it tells its student."
+        ),
+    ] = None,
+    think: Annotated[float, typer.Option(min=0, help="Seconds a user thinks before the next message.")] = 2.0,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Length of a level's measured window.")] = 60.0,
+    min_replies: Annotated[
+        int, typer.Option(min=1, help="A window stays open until so many came, at most ten times as long.")
+    ] = 40,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens a reply may have.")] = None,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds after which a reply is given up, and failed.")
+    ] = 120.0,
+    ttft_limit: Annotated[
+        float | None, typer.Option(min=0, help="Goodput: seconds to the first token of a good reply.")
+    ] = None,
+    tpot_limit: Annotated[float | None, typer.Option(min=0, help="Goodput: seconds a further token.")] = None,
+    e2e_limit: Annotated[float | None, typer.Option(min=0, help="Goodput: seconds of the whole reply.")] = None,
+    price_per_hour: Annotated[
+        float | None, typer.Option(min=0, help="USD a machine-hour; without it models served elsewhere have no cost.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=0, help="Conversations to take, by equal shares of intents; 0 = all.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the users' orders of conversations.")] = 0,
+    resume: Annotated[bool, typer.Option(help="Go on with the test in --out; levels measured there are kept.")] = True,
+    map_: MapOption = "",
+    skip_bad: SkipBadOption = False,
+    quiet: QuietOption = False,
+    queue: QueueOption = False,
+) -> None:
+    """Users at once: response times, throughput, errors, cost; and how many users a model carries."""
+    from distiller.chat import OpenOptions
+    from distiller.job import Evaluation, load_job
+    from distiller.runs import find_run
+    from evals.background import turn
+    from evals.contestants import in_service
+    from evals.load import Plan, load_test
+    from evals.load_figures import Limits
+    from evals.load_report import to_markdown
+    from evals.load_users import LoadSettings
+
+    if run_name and job:
+        raise DistillerError("--run brings its own job along: leave out --job.")
+    found = find_run(run_name) if run_name else None
+    told = found.job if found else load_job(job) if job else None
+    names = model or ([f"run:{found.id}/{role}" for role in ("teacher", "student")] if found else [])
+    data = data or (found.path("data", "test.jsonl") if found else None)
+    if not names or data is None:
+        raise DataError(
+            "A load test needs --model (repeatable) and --data FILE, or --run ID for a run's teacher and student."
+        )
+    parts = [part.strip() for part in users.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise DistillerError(f"--users {users!r}: expected whole numbers above 0 with commas, for example 1,2,4,8.")
+    evaluation = told.evaluation if told else Evaluation()
+    settings = LoadSettings(think, seconds, min_replies, max_new_tokens or evaluation.max_tokens, timeout, seed)
+    plan = Plan(
+        users=[int(part) for part in parts],
+        find_users=find_users,
+        most_users=most_users,
+        limits=Limits(ttft_s=ttft_limit, tpot_s=tpot_limit, latency_s=e2e_limit),
+        price_per_hour=price_per_hour,
+        default_price=evaluation.machine_hour_usd,
+    )
+    options = OpenOptions(told.precision, told.max_batch, told.teacher_key_variable) if told else OpenOptions()
+    conversations = _conversations(data, map_, skip_bad, limit)
+    contestants = [in_service(name, told) for name in dict.fromkeys(names)]
+    with turn(out, queue):
+        path = load_test(contestants, conversations, out, settings, plan, options, resume=resume, quiet=quiet)
+    if not quiet:
+        typer.echo(to_markdown(json.loads(path.read_text("utf-8"))).split("\n## What it means", maxsplit=1)[0])
+    typer.echo(
+        f"Report: {path.with_suffix('.html')} (also .md and .json); requests: {path.with_name('requests.jsonl')}"
+    )
 
 
 @app.command()
@@ -305,6 +394,19 @@ def ratings(
     else:
         write_text(out, text)
         typer.echo(f"Ratings: {out}")
+
+
+def _conversations(data: Path, map_: str, skip_bad: bool, limit: int) -> list[Conversation]:
+    """What is replayed; lines that are left out are named."""
+    from distiller.forms import parse_column_map
+    from distiller.sampling import stratified
+    from distiller.schema import read_conversations
+
+    bad: list[BadLine] | None = [] if skip_bad else None
+    found = read_conversations(data, column_map=parse_column_map(map_), bad=bad)
+    for line in bad or []:
+        typer.echo(f"left out: {line}", err=True)
+    return stratified(found, limit, 0)
 
 
 def _report_path(run_name: str | None) -> Path:

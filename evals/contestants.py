@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from distiller.job import DistillationJob
 from distiller.prompting import Prompting, student_prompting, teacher_prompting
@@ -61,3 +61,10 @@ def by_name(name: str, job: DistillationJob | None = None) -> Contestant:
         run = find_run(run_name)
         return Contestant(f"run:{run.id}/{role or 'student'}", role or "student", run.job)
     return Contestant(name, None, job)
+
+
+def in_service(name: str, job: DistillationJob | None = None) -> Contestant:
+    """As `by_name`; and `job`'s own teacher is told what the job tells its teacher, as it is where it serves."""
+    contestant = by_name(name, job)
+    is_teacher = job is not None and contestant.role is None and name == job.teacher_model
+    return replace(contestant, role="teacher") if is_teacher else contestant
