@@ -174,6 +174,7 @@ class _Test:
             users=users,
             window_s=measured["window_s"],
             cpu_s=measured["cpu_s"],
+            users_cpu_s=measured["users_cpu_s"],
             limits=plan.limits,
             price_per_hour=price,
         )

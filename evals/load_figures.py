@@ -1,7 +1,8 @@
 """From timed requests to the figures of a load test. Pure: rows in, numbers out.
 
 A request that failed counts as one that never ends: it stays in the percentiles of the whole reply's time, as infinity,
-or a model that refuses most of its users would look fast. Infinity is None in what is written (JSON has none).
+and in those of the first token where none came, or a model that refuses most of its users would look fast. Infinity is
+None in what is written (JSON has none), with an interval beside it; a figure without values has none.
 """
 
 from __future__ import annotations
@@ -72,10 +73,12 @@ def level_figures(
     users: int,
     window_s: float,
     cpu_s: float | None,
+    users_cpu_s: float,
     limits: Limits,
     price_per_hour: float | None,
 ) -> dict[str, Any]:
-    """One level of load. `cpu_s`: processor seconds of the window, of a model on this machine; price in USD.
+    """One level of load. `cpu_s`: processor seconds of the window, of a model on this machine; `users_cpu_s`: the
+    users' own; price in USD.
 
     Times are those of all requests that were sent in the window, which were followed to their end: leaving out the
     unfinished would leave out the slow. Rates count the replies that ended in the window, whenever they were sent:
@@ -96,6 +99,9 @@ def level_figures(
         "good_replies_per_s": None,
         "kept_limits": None,
         "cpu_s_per_reply": cpu_s / len(ended) if cpu_s is not None and ended else None,
+        #: Of all processor seconds, and of one core: what the users take, who in life are elsewhere.
+        "users_cpu_share": users_cpu_s / cpu_s if cpu_s else None,
+        "users_core_share": users_cpu_s / window_s,
         "cost_per_1k": 1000 * price_per_hour / (rate * 3600) if price_per_hour is not None and rate else None,
     }
     figures["error_share"] = sum(figures["errors"].values()) / len(sent) if sent else 0.0
@@ -111,9 +117,11 @@ def level_figures(
 
 
 def _time(request: TimedRequest, key: str) -> float | None:
-    if request.error is not None:
-        return math.inf if key == "latency_s" else None
-    return getattr(request, key)
+    if request.error is None:
+        return getattr(request, key)
+    if key == "ttft_s" and request.ttft_s is not None:  # it began
+        return request.ttft_s
+    return None if key == "tpot_s" else math.inf
 
 
 def _percentiles(name: str, values: Sequence[float], clusters: Sequence[str]) -> dict[str, Any]:

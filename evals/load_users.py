@@ -2,10 +2,10 @@
 input and prints the timed requests as JSON.
 
 A closed loop: each user sends a turn, reads the reply, thinks, and sends the next one, which follows the model's own
-earlier replies. So a slow model is asked less often, as in life. Their starts are spread over one think time. The
-window opens when every user has had a reply or an error: the load is all there. Every request that is sent in the
-window is followed to its end, while the users go on: stopping them would let the last replies have the machine for
-themselves, and leaving out the unfinished would leave out the slow.
+earlier replies unless told otherwise. So a slow model is asked less often, as in life. Their starts are spread over one
+think time. The window opens when every user has had a reply or an error: the load is all there. Every request that is
+sent in the window is followed to its end, while the users go on: stopping them would let the last replies have the
+machine for themselves, and leaving out the unfinished would leave out the slow.
 
 Times are stamped where a user gets the text, and include what a model needs beside itself (policy lines).
 """
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from distiller.chat import ChatModel, ChatRequest, OpenOptions, Sampling, open_model
-from distiller.errors import RequestError
+from distiller.errors import DistillerError
 from distiller.job import DistillationJob
 from distiller.prompting import Prompting
 from distiller.schema import Completion, Conversation, Turn, history, read_conversations
@@ -54,6 +54,9 @@ class LoadSettings:
     #: A reply that takes longer is given up, and counts as failed.
     timeout_s: float = 120.0
     seed: int = 0
+    #: A turn follows the model's own earlier replies, as in service; else the references, so that every model reads the
+    #: same words.
+    own_history: bool = True
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ class Window:
     requests: list[TimedRequest]
     window_s: float
     cpu_s: float
+    #: Of them, those of the users themselves, which a real service would not spend.
+    users_cpu_s: float
 
 
 def measure_level(
@@ -70,13 +75,13 @@ def measure_level(
 ) -> dict[str, Any]:
     """One level of load on a freshly opened model. Raises DistillerError where it cannot be opened.
 
-    Keys: requests (each of them a TimedRequest's fields), window_s, identity, parameters; and of a model on this
-    machine peak_memory_mb, weights_mb and cpu_s, which are None otherwise.
+    Keys: requests (each of them a TimedRequest's fields), window_s, users_cpu_s, identity, parameters; and of a model on
+    this machine peak_memory_mb, weights_mb and cpu_s, which are None otherwise.
     """
     job = contestant.job.model_dump(mode="json") if contestant.job else None
     request: dict[str, Any] = {"name": contestant.name, "role": contestant.role, "job": job, "data": str(data_file)}
     request |= {"settings": asdict(settings), "users": users, "options": asdict(options)}
-    what = f"Measuring {contestant.name} with {users} users"
+    what = f"Measuring {contestant.name} with {users} user{'s' * (users > 1)}"
     return in_fresh_process("evals.load_users", request, what)
 
 
@@ -96,6 +101,7 @@ async def _measure(request: dict[str, Any]) -> dict[str, Any]:
         "requests": [asdict(timed) for timed in window.requests],
         "window_s": window.window_s,
         "cpu_s": window.cpu_s if local else None,
+        "users_cpu_s": window.users_cpu_s,
         "peak_memory_mb": peak_memory_bytes() / 1e6 if local else None,
         "weights_mb": model.weights_bytes / 1e6 if model.weights_bytes else None,
         "parameters": model.parameters,
@@ -151,19 +157,20 @@ class Crowd:
         async with asyncio.TaskGroup() as group:
             users = [group.create_task(self._live(number)) for number in range(self._users)]
             await self._until(lambda: len({timed.user for timed in self._ended}) == self._users)
-            opened, cpu = clock(), time.process_time()
+            # The users live in this thread alone; policy lines and local models are worked on in others.
+            opened, cpu, own_cpu = clock(), time.process_time(), time.thread_time()
             await asyncio.sleep(settings.seconds)
             try:
                 async with asyncio.timeout_at(opened + _LONGEST * settings.seconds):
                     await self._until(lambda: self._replies_since(opened) >= settings.min_replies)
             except TimeoutError:
                 pass
-            closed, cpu = clock(), time.process_time() - cpu
+            closed, cpu, own_cpu = clock(), time.process_time() - cpu, time.thread_time() - own_cpu
             await self._until(lambda: not any(opened <= sent < closed for sent in self._under_way.values()))
             for user in users:
                 user.cancel()
         rows = [TimedRequest(**{**vars(timed), "sent_s": timed.sent_s - opened}) for timed in self._ended]
-        return Window(rows, closed - opened, cpu)
+        return Window(rows, closed - opened, cpu, own_cpu)
 
     async def _until(self, holds: Callable[[], bool]) -> None:
         while not holds():
@@ -181,7 +188,7 @@ class Crowd:
             async with asyncio.timeout(self._settings.timeout_s), aclosing(self._model.stream(request)) as stream:
                 async for _ in stream:
                     pass
-        except (RequestError, TimeoutError):
+        except (DistillerError, TimeoutError):
             pass  # what fails here fails again where it is counted
 
     async def _live(self, number: int) -> None:
@@ -199,7 +206,7 @@ class Crowd:
                 if reply is None:  # without it the conversation cannot go on
                     await asyncio.sleep(max(think, _AFTER_ERROR_S))
                     break
-                replies.append(reply)
+                replies.append(reply if self._settings.own_history else turns[len(replies)].reference or reply)
                 await asyncio.sleep(think)
 
     async def _ask(
@@ -233,7 +240,7 @@ class Crowd:
                 error = "the stream ended without a reply"
         except TimeoutError:
             error = f"no whole reply in {self._settings.timeout_s:g} s"
-        except RequestError as failed:
+        except DistillerError as failed:
             error = str(failed).removeprefix(f"{self._model.name}: ").rstrip(".")
         finally:
             del self._under_way[number]
