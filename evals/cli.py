@@ -15,6 +15,12 @@ from distiller.errors import DataError, DistillerError
 if TYPE_CHECKING:
     from distiller.schema import BadLine, Conversation
 
+
+class History(StrEnum):
+    own = "own"
+    reference = "reference"
+
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 QueueOption = Annotated[bool, typer.Option("--queue", help="Wait until other queued work has ended.")]
 RunOption = Annotated[str | None, typer.Option("--run", help="A run: its id, the start of it, or latest.")]
@@ -148,6 +154,9 @@ def load(
     price_per_hour: Annotated[
         float | None, typer.Option(min=0, help="USD a machine-hour; without it models served elsewhere have no cost.")
     ] = None,
+    history: Annotated[
+        History, typer.Option(help="What a turn follows: the model's own earlier replies, or the references.")
+    ] = History.own,
     limit: Annotated[int, typer.Option(min=0, help="Conversations to take, by equal shares of intents; 0 = all.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of the users' orders of conversations.")] = 0,
     resume: Annotated[bool, typer.Option(help="Go on with the test in --out; levels measured there are kept.")] = True,
@@ -181,7 +190,9 @@ def load(
     if not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise DistillerError(f"--users {users!r}: expected whole numbers above 0 with commas, for example 1,2,4,8.")
     evaluation = told.evaluation if told else Evaluation()
-    settings = LoadSettings(think, seconds, min_replies, max_new_tokens or evaluation.max_tokens, timeout, seed)
+    settings = LoadSettings(
+        think, seconds, min_replies, max_new_tokens or evaluation.max_tokens, timeout, seed, history is History.own
+    )
     plan = Plan(
         users=[int(part) for part in parts],
         find_users=find_users,

@@ -10,15 +10,17 @@ requests, so other limits and prices need no new measurement.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from distiller.chat import OpenOptions
 from distiller.errors import RunError
+from distiller.job import Evaluation
 from distiller.progress import Progress
-from distiller.runs import now, versions
+from distiller.runs import file_hash, now, versions
 from distiller.schema import Conversation, read_jsonl, text_hash, to_line, write_jsonl
 from distiller.work import locked
 from evals.contestants import Contestant
@@ -42,7 +44,7 @@ class Plan:
     limits: Limits = field(default_factory=Limits)
     #: None: the default price for models on this machine, and no cost for others.
     price_per_hour: float | None = None
-    default_price: float = 0.0
+    default_price: float = field(default_factory=lambda: Evaluation().machine_hour_usd)
 
 
 def load_test(
@@ -61,18 +63,32 @@ def load_test(
 
     Raises RunError where `out` holds a test with other settings, and DistillerError where a model cannot be opened.
     What a model does to single requests is counted, and ends nothing.
+
+    To read it: `json.loads(path.read_text())["equal_p95"]["carried"][name]` has the users carried, `users_factor`,
+    `cost_per_1k` and `cost_cut`; `figures_at` has everything else.
     """
     with locked(out):
         test = _Test(out, contestants, data, settings, plan, resume)
         progress = Progress(out / "events.jsonl", quiet=quiet)
         with progress.work():
-            for contestant in contestants:
-                for users in test.levels_of(contestant):
-                    words = f"{contestant.name}, {users} user{'s' * (users > 1)}"
-                    progress.say(f"{words}: measuring")
-                    test.add(contestant, users, measure(contestant, test.data_file, settings, users, options))
-                    progress.say(f"{words}: {test.words(contestant.name, users)}")
+            # Of every model its lightest level first: one that cannot be opened is not found out an hour later.
+            for most_levels in (1, None):
+                for contestant in contestants:
+                    for users in islice(test.levels_of(contestant), most_levels):
+                        words = f"{contestant.name}, {users} user{'s' * (users > 1)}"
+                        progress.say(f"{words}: measuring")
+                        test.add(contestant, users, measure(contestant, test.data_file, settings, users, options))
+                        progress.say(f"{words}: {test.words(contestant.name, users)}")
             return test.write()
+
+
+def figures_at(report: Mapping[str, Any], model: str, users: int) -> dict[str, Any]:
+    """The figures of one model at one level of load.json. Raises RunError where that was not measured."""
+    levels = {(row["model"], level["users"]): level for row in report["models"] for level in row["levels"]}
+    if (model, users) not in levels:
+        known = ", ".join(f"{name} with {n}" for name, n in levels) or "nothing"
+        raise RunError(f"{model} with {users} users was not measured. There is: {known}.")
+    return levels[model, users]
 
 
 class _Test:
@@ -98,6 +114,8 @@ class _Test:
         self._known_figures: dict[tuple[str, int], dict[str, Any]] = {}
         if resume and self._path.exists():
             self._read()
+        if not resume:  # before the requests that it speaks of go
+            self._path.unlink(missing_ok=True)
         write_jsonl(self.data_file, data)
         for contestant in contestants:
             told = _told(contestant)
@@ -108,12 +126,26 @@ class _Test:
                 raise RunError(self._other(f"{contestant.name} was told something else there (its job has changed)"))
 
     def _read(self) -> None:
-        stored = json.loads(self._path.read_text("utf-8"))
+        try:
+            stored = json.loads(self._path.read_text("utf-8"))
+            self._check(stored)
+            self._take(stored)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise RunError(self._other(f"{self._path.name} was not written by this version of the load test")) from None
+
+    def _check(self, stored: dict[str, Any]) -> None:
+        here = machine()
+        for key, words in (("cpu", "processor"), ("cores", "number of cores")):
+            if stored["machine"][key] != here[key]:
+                why = f"it was measured with another {words}, {stored['machine'][key]}, not {here[key]}"
+                raise RunError(self._other(why))
         for key, value in self._settings.items():
             other = stored["settings"].get(key)
             if other != value:
                 shown = "other conversations" if key == "data" else f"{key} {other}, not {value}"
                 raise RunError(self._other(f"it was made with {shown}"))
+
+    def _take(self, stored: dict[str, Any]) -> None:
         for row in stored["models"]:
             measured = {int(users): value for users, value in row["measured"].items()}
             self._models[row["model"]] = {k: row[k] for k in ("model", "role", "told")} | {"measured": measured}
@@ -225,16 +257,27 @@ class _Test:
         return {
             "first": first,
             "limit_s": limit,
-            "carried": {name: _with_factor(each, found[first]) for name, each in found.items()},
+            "carried": {name: self._beside(name, each, first, found[first]) for name, each in found.items()},
         }
 
-
-def _with_factor(each: Carried, first: Carried) -> dict[str, Any]:
-    """`users_factor`: times as many users as the first model, which may itself carry more than one."""
-    return asdict(each) | {"users_factor": each.users / first.users}
+    def _beside(self, name: str, each: Carried, first: str, first_carries: Carried) -> dict[str, Any]:
+        """Against the first model, which may itself carry more than one user: `users_factor`, times as many users;
+        `cost_per_1k`, at the users that it carries; `cost_cut`, the share by which that is less than the first's."""
+        cost = self._figures(name, each.users)["cost_per_1k"] if each.users else None
+        of_first = self._figures(first, first_carries.users)["cost_per_1k"]
+        row = asdict(each) | {"users_factor": each.users / first_carries.users, "cost_per_1k": cost}
+        return row | {"cost_cut": 1 - cost / of_first if cost is not None and of_first else None}
 
 
 def _told(contestant: Contestant) -> str:
     """Changes where what the model is told does."""
-    job = contestant.job.model_dump_json() if contestant.job else ""
-    return text_hash(contestant.role or "", job)[:16]
+    job, teacher = contestant.job, contestant.role == "teacher"
+    if job is None:
+        return text_hash(contestant.role or "")[:16]
+    parts = {"system_prompt", "task_type"} | ({"teacher_instructions"} if teacher else set())
+    files: list[Path] = []
+    if teacher or job.retrieval.student:
+        parts |= {"retrieval"}
+        files = [path for path in (job.retrieval.policies, job.retrieval.questions) if path and path.exists()]
+    told = job.model_dump_json(include=parts)
+    return text_hash(contestant.role or "", told, *map(file_hash, files))[:16]

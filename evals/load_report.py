@@ -4,6 +4,7 @@ stands here."""
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from evals.load_figures import MIN_USERS_TO_CLUSTER, PERCENTILES
 
 
 def _seconds(value: float) -> str:
-    return f"{value:.2f} s" if value >= 0.995 else f"{value * 1000:.0f} ms"
+    if math.isinf(value):
+        return "∞"
+    return f"{value:.2f} s" if value >= 0.9995 else f"{value * 1000:.3g} ms"
 
 
 def _errors(value: dict[str, int]) -> str:
@@ -32,14 +35,15 @@ COLUMNS: tuple[Column, ...] = (
         "has all that it can do."),
     Column("tokens_per_s", "tokens/s", plain(0), "Tokens of those replies, a second, over all users."),
     Column("ttft_p50_s", "TTFT p50", _seconds, "Time to first token: from sending to the first text, median."),
-    Column("ttft_p95_s", "TTFT p95", _seconds, "Time to first token that 95% of the requests stay under."),
+    Column("ttft_p95_s", "TTFT p95", _seconds,
+        "Time to first token that 95% of the requests stay under; for a failed request without one it never came."),
     Column("tpot_p50_s", "TPOT p50", _seconds,
         "Time per output token after the first, median over requests: (end − TTFT) / (tokens − 1)."),
     Column("latency_p50_s", "reply p50", _seconds,
         "Time of a whole reply, median, the lookup of policy text included."),
     Column("latency_p95_s", "reply p95", _seconds,
         "Time of a whole reply that 95% of the requests stay under; a failed request counts as one that never ends.",
-        plain(2)),
+        _seconds),
     Column("good_replies_per_s", "goodput", plain(2), "Replies a second that kept every limit (below)."),
     Column("kept_limits", "within limits", plain(1, "%", 100), "Share of the requests that kept every limit."),
     Column("peak_memory_mb", "peak MB", plain(0), "Most memory that the model's process held during this level, in megabytes."),
@@ -48,6 +52,8 @@ COLUMNS: tuple[Column, ...] = (
         "US dollars for 1,000 replies: the price of a machine-hour over the replies an hour at this load."),
 )  # fmt: skip
 
+#: Of one core, that the users may take before their own work shows in the times.
+MAX_CORE_SHARE = 0.3
 TIMES = {"ttft": "time to first token", "tpot": "time per output token", "latency": "whole reply"}
 
 
@@ -62,20 +68,26 @@ def write_load_report(report: dict[str, Any], folder: Path) -> Path:
 
 def used_columns(report: dict[str, Any]) -> list[Column]:
     rows = [level for model in report["models"] for level in model["levels"]]
-    return [column for column in COLUMNS if any(row.get(column.key) is not None for row in rows)]
+    return [column for column in COLUMNS if any(_known(column, row) for row in rows)]
+
+
+def _known(column: Column, row: dict[str, Any]) -> bool:
+    return row.get(column.key) is not None or row.get(f"{column.key}_ci") is not None
 
 
 def cell(column: Column, row: dict[str, Any]) -> str:
     """A percentile that is infinite, because too many requests failed, is shown as that."""
-    if row[column.key] is None and column.key.startswith("latency_p") and row["requests"]:
-        return "∞"
-    return column.cell(row)
+    bounds = row.get(f"{column.key}_ci")
+    if bounds is None:
+        return column.cell(row)
+    value, *ends = (math.inf if each is None else each for each in (row[column.key], *bounds))
+    return column.cell({column.key: value, f"{column.key}_ci": ends})
 
 
 def percentile_rows(report: dict[str, Any]) -> list[list[str]]:
     """Every percentile with its interval: model, users, which time, one cell a percentile."""
     names = labels(report["models"])
-    columns = {key: [Column(f"{key}_p{q}_s", f"p{q}", _seconds, "", plain(3)) for q in PERCENTILES] for key in TIMES}
+    columns = {key: [Column(f"{key}_p{q}_s", f"p{q}", _seconds, "", _seconds) for q in PERCENTILES] for key in TIMES}
     return [
         [names[model["model"]], str(level["users"]), words, *(cell(column, level) for column in columns[key])]
         for model in report["models"]
@@ -88,7 +100,7 @@ def verdicts(report: dict[str, Any]) -> list[str]:
     """How many users each further model carries at the first one's p95. What was measured, then what is estimated."""
     found, names = report["equal_p95"], labels(report["models"])
     if found is None:
-        return []
+        return ["The first model failed with one user: there is no time that the others could be held to."]
     first, limit = names[found["first"]], found["limit_s"]
     said = [f"With one user, {first} answers 95% of the requests within {limit:.2f} s."]
     for model, each in found["carried"].items():
@@ -98,15 +110,25 @@ def verdicts(report: dict[str, Any]) -> list[str]:
             continue
         name, users, fails = names[model], each["users"], each["fails_at"]
         if not users:
-            said.append(f"{name} does not keep within that with {fails} user{'s' * (fails > 1)}, the fewest measured.")
+            said.append(f"{name} does not keep within that with {_users(fails)}, the fewest measured.")
             continue
-        words = f"Within that, {name} carries {users:,} user{'s' * (users > 1)} at once, {each['users_factor']:.3g} times as many"
+        words = f"Within that, {name} carries {_users(users)} at once, {each['users_factor']:.3g} times as many"
         if fails is None:
             said.append(f"{words}; it may carry more, which was not measured.")
         else:
             about = f", by interpolation about {each['estimate']:.1f}" if each["estimate"] else ""
             said.append(f"{words} (measured; {fails:,} are too many{about}).")
+        if each["cost_cut"] is not None:
+            at_first = found["carried"][found["first"]]
+            said.append(
+                f"At that load 1,000 replies of {name} cost ${each['cost_per_1k']:.4f}, {-each['cost_cut']:+.0%} against "
+                f"{first}'s ${at_first['cost_per_1k']:.4f} with {_users(at_first['users'])}."
+            )
     return said
+
+
+def _users(count: int) -> str:
+    return f"{count:,} user{'s' * (count > 1)}"
 
 
 def notes(report: dict[str, Any]) -> list[str]:
@@ -116,16 +138,18 @@ def notes(report: dict[str, Any]) -> list[str]:
     levels = [level for model in report["models"] for level in model["levels"]]
     repeated = max((level["repeated"] for level in levels), default=0.0)
     fewest = min((level["requests"] for level in levels), default=0)
+    followed = "model's own earlier replies" if settings["own_history"] else "reference replies to the earlier ones"
     result = [
         f"{settings['conversations']} conversations, walked by each user in an order of its own; {settings['think_s']:g} s "
         f"of thinking before each message but the first; at most {settings['max_tokens']} tokens a reply, greedy; a turn "
-        "follows the model's own earlier replies.",
+        f"follows the {followed}.",
         f"A level's window opens when every user has had a first reply, and lasts {settings['seconds']:g} s, or until "
         f"{settings['min_replies']} replies. All requests sent in it count, and are followed to their end under full load; "
         f"one without a whole reply after {settings['timeout_s']:g} s has failed.",
         "Each level is measured in a process of its own, which also holds the users: they are part of its memory and "
         "processor seconds. Of models served elsewhere neither is known.",
         f"Intervals are 95%, by bootstrap over users, with fewer than {MIN_USERS_TO_CLUSTER} users over conversations.",
+        _users_cpu(levels),
         f"Cost: {report['price_per_hour']:g} USD a machine-hour.",
         f"Machine: {machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB.",
     ]
@@ -144,6 +168,16 @@ def notes(report: dict[str, Any]) -> list[str]:
                 name = labels(report["models"])[model["model"]]
                 result.append(f"{name}, {level['users']} users, {count} failed: {words}.")
     return result
+
+
+def _users_cpu(levels: Sequence[dict[str, Any]]) -> str:
+    """Whether the users, who in life are elsewhere, disturb what they measure."""
+    core = max((level["users_core_share"] for level in levels), default=0.0)
+    shares = [level["users_cpu_share"] for level in levels if level["users_cpu_share"] is not None]
+    words = f"The users themselves kept one core busy for at most {core:.1%} of a window"
+    if shares:
+        words += f", and took at most {max(shares):.1%} of the processor seconds"
+    return f"{words}: too much, their times are late. Use fewer users." if core > MAX_CORE_SHARE else f"{words}."
 
 
 def to_markdown(report: dict[str, Any]) -> str:
