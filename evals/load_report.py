@@ -112,7 +112,7 @@ def verdicts(report: dict[str, Any]) -> list[str]:
         if not users:
             said.append(f"{name} does not keep within that with {_users(fails)}, the fewest measured.")
             continue
-        words = f"Within that, {name} carries {_users(users)} at once, {each['users_factor']:.3g} times as many"
+        words = f"Within that, {name} carries {_users(users)} at once, {_times(each['users_factor'])} {first}"
         if fails is None:
             said.append(f"{words}; it may carry more, which was not measured.")
         else:
@@ -125,6 +125,10 @@ def verdicts(report: dict[str, Any]) -> list[str]:
                 f"{first}'s ${at_first['cost_per_1k']:.4f} with {_users(at_first['users'])}."
             )
     return said
+
+
+def _times(factor: float) -> str:
+    return "as many as" if factor == 1 else f"{factor:.3g} times as many as"
 
 
 def _users(count: int) -> str:
