@@ -45,13 +45,14 @@ def measure(
 
 
 def in_fresh_process(module: str, request: dict[str, Any], what: str) -> dict[str, Any]:
-    """What `python -m module` answers to `request`, by `answer_parent`. Raises DistillerError with its words."""
+    """What `python -m module` answers to `request`, by `answer_parent`. Raises its DistillerError, in its words."""
     done = subprocess.run(
         [sys.executable, "-m", module], input=json.dumps(request), capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"its process ended with code {done.returncode}, without a word"]
-        raise DistillerError(f"{what} failed: {lines[-1]}")
+        kinds = {kind.exit_code: kind for kind in DistillerError.__subclasses__()}
+        raise kinds.get(done.returncode, DistillerError)(f"{what} failed: {lines[-1]}")
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
