@@ -160,6 +160,10 @@ def load(
     limit: Annotated[int, typer.Option(min=0, help="Conversations to take, by equal shares of intents; 0 = all.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of the users' orders of conversations.")] = 0,
     resume: Annotated[bool, typer.Option(help="Go on with the test in --out; levels measured there are kept.")] = True,
+    again_if_disturbed: Annotated[
+        bool,
+        typer.Option("--again-if-disturbed", help="Measure levels again in which other programs took over a tenth."),
+    ] = False,
     map_: MapOption = "",
     skip_bad: SkipBadOption = False,
     quiet: QuietOption = False,
@@ -197,6 +201,7 @@ def load(
         users=[int(part) for part in parts],
         find_users=find_users,
         most_users=most_users,
+        again_if_disturbed=again_if_disturbed,
         limits=Limits(ttft_s=ttft_limit, tpot_s=tpot_limit, latency_s=e2e_limit),
         price_per_hour=price_per_hour,
         default_price=evaluation.machine_hour_usd,

@@ -24,7 +24,7 @@ from distiller.runs import file_hash, now, versions
 from distiller.schema import Conversation, read_jsonl, text_hash, to_line, write_jsonl
 from distiller.work import locked
 from evals.contestants import Contestant
-from evals.load_figures import Carried, Limits, TimedRequest, carried, level_figures, next_level
+from evals.load_figures import MAX_OTHERS_SHARE, Carried, Limits, TimedRequest, carried, level_figures, next_level
 from evals.load_report import write_load_report
 from evals.load_users import LoadSettings, measure_level
 from evals.measure import machine
@@ -41,6 +41,8 @@ class Plan:
     #: Also search for the most users that each further model carries, up to `most_users`.
     find_users: bool = False
     most_users: int = 256
+    #: Levels of an earlier call in which other programs took much of the machine are measured again.
+    again_if_disturbed: bool = False
     limits: Limits = field(default_factory=Limits)
     #: None: the default price for models on this machine, and no cost for others.
     price_per_hour: float | None = None
@@ -148,6 +150,8 @@ class _Test:
     def _take(self, stored: dict[str, Any]) -> None:
         for row in stored["models"]:
             measured = {int(users): value for users, value in row["measured"].items()}
+            if self.plan.again_if_disturbed:
+                measured = {n: v for n, v in measured.items() if (v["others_share"] or 0.0) <= MAX_OTHERS_SHARE}
             self._models[row["model"]] = {k: row[k] for k in ("model", "role", "told")} | {"measured": measured}
             self._requests |= {(row["model"], users): [] for users in measured}
         for line in read_jsonl(self._requests_file):
@@ -210,7 +214,7 @@ class _Test:
             limits=plan.limits,
             price_per_hour=price,
         )
-        return figures | {"peak_memory_mb": measured["peak_memory_mb"]}
+        return figures | {key: measured[key] for key in ("peak_memory_mb", "others_share")}
 
     def _p95(self, name: str) -> dict[int, float | None]:
         return {users: self._figures(name, users)["latency_p95_s"] for users in self._models[name]["measured"]}
@@ -223,8 +227,12 @@ class _Test:
     def words(self, name: str, users: int) -> str:
         row = self._figures(name, users)
         p95 = row["latency_p95_s"]
-        told = f"{row['replies_per_s']:.2f} replies/s, p95 " + ("–" if p95 is None else f"{p95:.2f} s")
-        return f"{told}, {row['error_share']:.0%} errors" if row["errors"] else told
+        told = f"{row['replies_per_s']:.2f} replies/s, p95 " + ("∞" if p95 is None else f"{p95:.2f} s")
+        told += f", {row['error_share']:.0%} errors" if row["errors"] else ""
+        others = row["others_share"] or 0.0
+        return (
+            f"{told}; disturbed: other programs took {others:.0%} of the machine" if others > MAX_OTHERS_SHARE else told
+        )
 
     def write(self) -> Path:
         """All files from what is stored. Models of earlier calls that are not asked for now stay."""

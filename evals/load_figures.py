@@ -18,6 +18,8 @@ import numpy as np
 from evals.statistics import RESAMPLES, cluster_weights
 
 PERCENTILES = (50, 90, 95, 99)
+#: Of the machine: where other programs take more, a level's times are not the model's own.
+MAX_OTHERS_SHARE = 0.1
 #: From here on users are the clusters of a bootstrap. With fewer there is too little to draw from, and conversations are.
 MIN_USERS_TO_CLUSTER = 8
 

@@ -12,7 +12,7 @@ from typing import Any
 from distiller.schema import write_text
 from evals.columns import Column, plain
 from evals.labels import labels
-from evals.load_figures import MIN_USERS_TO_CLUSTER, PERCENTILES
+from evals.load_figures import MAX_OTHERS_SHARE, MIN_USERS_TO_CLUSTER, PERCENTILES
 
 
 def _seconds(value: float) -> str:
@@ -157,6 +157,17 @@ def notes(report: dict[str, Any]) -> list[str]:
         f"Cost: {report['price_per_hour']:g} USD a machine-hour.",
         f"Machine: {machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB.",
     ]
+    disturbed = [
+        f"{labels(report['models'])[model['model']]} with {_users(level['users'])} ({level['others_share']:.0%})"
+        for model in report["models"]
+        for level in model["levels"]
+        if (level["others_share"] or 0.0) > MAX_OTHERS_SHARE
+    ]
+    if disturbed:
+        result.append(
+            f"Disturbed: other programs took more than {MAX_OTHERS_SHARE:.0%} of the machine while {', '.join(disturbed)} "
+            "was measured. These times are not the model's own; --again-if-disturbed measures them again."
+        )
     if kept:
         result.append(f"Limits of a good reply: {', '.join(kept)}.")
     if fewest < 100:

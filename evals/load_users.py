@@ -68,6 +68,8 @@ class Window:
     cpu_s: float
     #: Of them, those of the users themselves, which a real service would not spend.
     users_cpu_s: float
+    #: Of all processor seconds that the machine had, those that other programs took.
+    others_share: float
 
 
 def measure_level(
@@ -76,7 +78,7 @@ def measure_level(
     """One level of load on a freshly opened model. Raises DistillerError where it cannot be opened.
 
     Keys: requests (each of them a TimedRequest's fields), window_s, users_cpu_s, identity, parameters; and of a model on
-    this machine peak_memory_mb, weights_mb and cpu_s, which are None otherwise.
+    this machine peak_memory_mb, weights_mb, cpu_s and others_share, which are None otherwise.
     """
     job = contestant.job.model_dump(mode="json") if contestant.job else None
     request: dict[str, Any] = {"name": contestant.name, "role": contestant.role, "job": job, "data": str(data_file)}
@@ -102,6 +104,7 @@ async def _measure(request: dict[str, Any]) -> dict[str, Any]:
         "window_s": window.window_s,
         "cpu_s": window.cpu_s if local else None,
         "users_cpu_s": window.users_cpu_s,
+        "others_share": window.others_share if local else None,
         "peak_memory_mb": peak_memory_bytes() / 1e6 if local else None,
         "weights_mb": model.weights_bytes / 1e6 if model.weights_bytes else None,
         "parameters": model.parameters,
@@ -110,6 +113,15 @@ async def _measure(request: dict[str, Any]) -> dict[str, Any]:
     await model.aclose()
     watching.cancel()
     return result
+
+
+def _busy_s() -> float:
+    """Processor seconds that all programs on this machine have taken, and those that its host gave to others."""
+    import psutil
+
+    times = psutil.cpu_times()._asdict()
+    idle = ("idle", "iowait", "guest", "guest_nice")  # a guest's are in the user's as well
+    return sum(seconds for kind, seconds in times.items() if kind not in idle)
 
 
 async def _end_with(parent: int) -> None:
@@ -158,7 +170,7 @@ class Crowd:
             users = [group.create_task(self._live(number)) for number in range(self._users)]
             await self._until(lambda: len({timed.user for timed in self._ended}) == self._users)
             # The users live in this thread alone; policy lines and local models are worked on in others.
-            opened, cpu, own_cpu = clock(), time.process_time(), time.thread_time()
+            opened, cpu, own_cpu, busy = clock(), time.process_time(), time.thread_time(), _busy_s()
             await asyncio.sleep(settings.seconds)
             try:
                 async with asyncio.timeout_at(opened + _LONGEST * settings.seconds):
@@ -166,11 +178,12 @@ class Crowd:
             except TimeoutError:
                 pass
             closed, cpu, own_cpu = clock(), time.process_time() - cpu, time.thread_time() - own_cpu
+            others = max(0.0, _busy_s() - busy - cpu) / ((closed - opened) * (os.cpu_count() or 1))
             await self._until(lambda: not any(opened <= sent < closed for sent in self._under_way.values()))
             for user in users:
                 user.cancel()
         rows = [TimedRequest(**{**vars(timed), "sent_s": timed.sent_s - opened}) for timed in self._ended]
-        return Window(rows, closed - opened, cpu, own_cpu)
+        return Window(rows, closed - opened, cpu, own_cpu, others)
 
     async def _until(self, holds: Callable[[], bool]) -> None:
         while not holds():

@@ -44,6 +44,7 @@ class Queue:
         self.measured: list[tuple[str, int]] = []
         self.stop_at: int | None = None
         self.identity = "the same"
+        self.others_share = 0.02
 
     def __call__(
         self, contestant: Contestant, data_file: Path, settings: LoadSettings, users: int, options: OpenOptions
@@ -64,6 +65,7 @@ class Queue:
             "window_s": 60.0,
             "cpu_s": 5.0,
             "users_cpu_s": 0.6,
+            "others_share": self.others_share,
             "peak_memory_mb": 100.0 + users,
             "weights_mb": 50.0,
             "parameters": 1000,
@@ -204,6 +206,23 @@ def test_other_limits_prices_levels_and_models_need_no_level_again(tmp_path: Pat
     assert queue.measured == [(BIG.name, 4), (SMALL.name, 1), (SMALL.name, 2), (SMALL.name, 4)]
     assert figures_at(report, BIG.name, 1)["cost_per_1k"] == pytest.approx(0.6)
     assert figures_at(report, BIG.name, 1)["kept_limits"] == 1.0
+
+
+def test_a_level_that_other_programs_disturbed_is_named_and_can_be_measured_again(tmp_path: Path) -> None:
+    queue = Queue(big=1.0, small=0.1)
+    outcome(tmp_path, queue, users=(1,))
+    queue.others_share = 0.4
+    outcome(tmp_path, queue)
+    markdown = (tmp_path / "load.md").read_text("utf-8")
+    assert "while big with 2 users (40%), small.gguf with 2 users (40%) was measured" in markdown
+    queue.others_share = 0.0
+    queue.measured.clear()
+    outcome(tmp_path, queue)
+    assert queue.measured == []
+    report = outcome(tmp_path, queue, again_if_disturbed=True)
+    assert queue.measured == [(BIG.name, 2), (SMALL.name, 2)]
+    assert figures_at(report, BIG.name, 2)["others_share"] == 0.0
+    assert "Disturbed" not in (tmp_path / "load.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize(

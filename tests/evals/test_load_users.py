@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import selectors
+import subprocess
+import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from itertools import chain, pairwise
@@ -259,6 +262,20 @@ def test_the_window_opens_when_every_user_has_been_answered_once() -> None:
     window = crowd_window(Server(), 8)
     firsts = [rows[0] for rows in by_user(window).values()]
     assert max(row.sent_s + row.latency_s for row in firsts) == pytest.approx(0.0)
+
+
+def test_what_other_programs_take_of_the_machine_is_known() -> None:
+    busy = "while True: pass"
+    quiet = crowd_window(Server(lambda: 0.01), 1, virtual=False, think_s=0.1, seconds=0.6)
+    programs = [subprocess.Popen([sys.executable, "-c", busy]) for _ in range(os.cpu_count() or 1)]
+    try:
+        disturbed = crowd_window(Server(lambda: 0.01), 1, virtual=False, think_s=0.1, seconds=0.6)
+    finally:
+        for program in programs:
+            program.kill()
+            program.wait()
+    assert 0 <= quiet.others_share <= 1.05
+    assert 0.8 < disturbed.others_share <= 1.05
 
 
 # Errors.
