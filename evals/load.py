@@ -265,6 +265,7 @@ class _Test:
         return {
             "first": first,
             "limit_s": limit,
+            "limit_s_ci": self._figures(first, 1)["latency_p95_s_ci"],
             "carried": {name: self._beside(name, each, first, found[first]) for name, each in found.items()},
         }
 

@@ -18,7 +18,15 @@ from evals.load_figures import MAX_OTHERS_SHARE, MIN_USERS_TO_CLUSTER, PERCENTIL
 def _seconds(value: float) -> str:
     if math.isinf(value):
         return "∞"
-    return f"{value:.2f} s" if value >= 0.9995 else f"{value * 1000:.3g} ms"
+    return f"{_in_seconds(value)} s" if value >= 0.9995 else f"{_in_milliseconds(value)} ms"
+
+
+def _in_seconds(value: float) -> str:
+    return "∞" if math.isinf(value) else f"{value:.2f}"
+
+
+def _in_milliseconds(value: float) -> str:
+    return "∞" if math.isinf(value) else f"{value * 1000:,.{0 if value >= 0.01 else 1}f}"
 
 
 def _errors(value: dict[str, int]) -> str:
@@ -80,8 +88,11 @@ def cell(column: Column, row: dict[str, Any]) -> str:
     bounds = row.get(f"{column.key}_ci")
     if bounds is None:
         return column.cell(row)
-    value, *ends = (math.inf if each is None else each for each in (row[column.key], *bounds))
-    return column.cell({column.key: value, f"{column.key}_ci": ends})
+    value, low, high = (math.inf if each is None else each for each in (row[column.key], *bounds))
+    if column.interval is None:
+        return _seconds(value)
+    number = _in_milliseconds if value < 0.9995 else _in_seconds
+    return f"{_seconds(value)} ({number(low)}–{number(high)})"
 
 
 def percentile_rows(report: dict[str, Any]) -> list[list[str]]:
@@ -102,7 +113,8 @@ def verdicts(report: dict[str, Any]) -> list[str]:
     if found is None:
         return ["The first model failed with one user: there is no time that the others could be held to."]
     first, limit = names[found["first"]], found["limit_s"]
-    said = [f"With one user, {first} answers 95% of the requests within {limit:.2f} s."]
+    interval = "–".join("∞" if bound is None else f"{bound:.2f}" for bound in found["limit_s_ci"])
+    said = [f"With one user, {first} answers 95% of the requests within {limit:.2f} s (95% interval {interval})."]
     for model, each in found["carried"].items():
         if model == found["first"]:
             if each["users"] > 1:

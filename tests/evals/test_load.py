@@ -171,6 +171,8 @@ def test_a_model_that_fails_is_shown_as_one_that_never_ends(tmp_path: Path) -> N
     assert shown["small.gguf", "2", "time to first token"][0].startswith("50 ms")
     (count,) = figures_at(report, SMALL.name, 2)["errors"].values()
     assert f"small.gguf, 2 users, {count} failed: the server answered 503." in to_markdown(report)
+    assert shown["small.gguf", "2", "whole reply"][0] == "100 ms (100–∞)"
+    assert shown["small.gguf", "2", "whole reply"][2] == "∞ (0.10–∞)"
     assert "∞" in to_html(report)
 
 
