@@ -195,15 +195,23 @@ def _heat_map(report: dict[str, Any], names: dict[str, str], key: str, words: st
     return figure
 
 
+def _joined(bars: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Those of several points as one line takes them."""
+    ends = {end: [bar[end][0] for bar in bars] for end in ("array", "arrayminus")}
+    return {"type": "data", "symmetric": False, "thickness": 1, **ends}
+
+
 def _by_turn(report: dict[str, Any], names: dict[str, str], colours: dict[str, str], key: str, words: str) -> Any:
     figure = _figure(f"{words.capitalize()} by turn of the conversation")
     for model, name in names.items():
         turns = report["groups"][model]["turn"]
-        known = [(int(t), group[key], group["n"]) for t, group in turns.items() if group.get(key) is not None]
+        known = [(int(t), group) for t, group in turns.items() if group.get(key) is not None]
+        bars = [error_bars(group, key) for _, group in known if group.get(f"{key}_ci")]
         figure.add_scatter(
-            x=[t for t, *_ in known],
-            y=[value for _, value, _ in known],
-            customdata=[n for *_, n in known],
+            x=[t for t, _ in known],
+            y=[group[key] for _, group in known],
+            error_y=_joined(bars) if len(bars) == len(known) else None,
+            customdata=[group["n"] for _, group in known],
             mode="lines+markers",
             cliponaxis=False,
             name=name,

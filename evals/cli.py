@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from distiller.cli import JobArgument, JsonOption, MapOption, QuietOption, SetOption, SkipBadOption, run_cli
-from distiller.errors import DataError, DistillerError
+from distiller.errors import DataError, DistillerError, VoteError
 
 if TYPE_CHECKING:
     from distiller.schema import BadLine, Conversation
@@ -27,9 +27,10 @@ RunOption = Annotated[str | None, typer.Option("--run", help="A run: its id, the
 
 #: The columns of the leaderboard that fit a terminal.
 SHOWN = (
-    "rank", "accuracy", "retention", "bleu", "embedding_similarity", "latency_p50_s", "tokens_per_s", "weights_mb",
-    "peak_memory_mb", "parameters", "cost_per_1k",
+    "rank", "accuracy", "retention", "rating", "votes", "bleu", "embedding_similarity", "latency_p50_s", "tokens_per_s",
+    "weights_mb", "peak_memory_mb", "parameters", "cost_per_1k",
 )  # fmt: skip
+VOTES_SHOWN = ("rating", "votes")  # where there are any
 
 
 @app.callback()
@@ -339,26 +340,6 @@ def judge(
         typer.echo(line)
 
 
-@app.command()
-def leaderboard(run_name: RunOption = None, as_json: JsonOption = False) -> None:
-    """The table of a run's models, else of all models that were measured on the newest report's data."""
-    from distiller.tables import print_table
-    from evals.columns import BY_KEY
-    from evals.labels import labels
-    from evals.leaderboard import board_of
-
-    board = board_of(run_name)
-    rows = board.rows() if board else []
-    empty = "No report yet. Make one: python -m distiller run configs/quickstart.yaml && python -m evals run"
-    if not as_json:
-        shown = [BY_KEY[key] for key in SHOWN]
-        names = labels(rows)
-        rows = [{"model": names[row["model"]]} | {column.title: column.cell(row) for column in shown} for row in rows]
-    print_table(rows, as_json=as_json, empty=empty, title="Leaderboard: gold reference, reference history")
-    for words in board.judge_words if board and not as_json else ():
-        typer.echo(words)
-
-
 class Form(StrEnum):
     table = "table"
     csv = "csv"
@@ -367,49 +348,118 @@ class Form(StrEnum):
     markdown = "markdown"
 
 
+FormOption = typer.Option("--format", help="html is a page of its own, markdown is for a model card.")
+OutOption = Annotated[Path | None, typer.Option(help="File to write, instead of printing.")]
+
+
+@app.command()
+def leaderboard(
+    run_name: RunOption = None,
+    as_json: JsonOption = False,
+    form: Annotated[Form, FormOption] = Form.table,
+    out: OutOption = None,
+    intent: Annotated[str | None, typer.Option(help="Only turns, and votes, of this intent.")] = None,
+    turn: Annotated[
+        int | None, typer.Option(min=1, help="Only turns of this number, from 1, and votes after so many.")
+    ] = None,
+) -> None:
+    """The table of a run's models, else of all models that were measured on the newest report's data, with the
+    arena's votes on them (database: DATABASE_URL, else a file in runs/)."""
+    from distiller.tables import print_table
+    from evals.columns import BY_KEY
+    from evals.labels import labels
+    from evals.leaderboard import newest_board, with_votes
+    from evals.leaderboard_export import FORMS, Table
+
+    board = newest_board(run_name)
+    rows = with_votes(board.rows(intent, turn) if board else [], _votes_rated(intent, turn))
+    if run_name is not None:  # others were voted on, and are not of this run
+        rows = [row for row in rows if row["role"] is not None]
+    if form is not Form.table:
+        _give(FORMS[form](Table(board, rows, intent, turn)), out, "Leaderboard")
+        return
+    _no_file_for_a_table(out)
+    empty = "No report yet. Make one: python -m distiller run configs/quickstart.yaml && python -m evals run"
+    if not as_json:
+        shown = [BY_KEY[key] for key in SHOWN if key not in VOTES_SHOWN or any(row["votes"] for row in rows)]
+        names = labels(rows)
+        rows = [{"model": names[row["model"]]} | {column.title: column.cell(row) for column in shown} for row in rows]
+    print_table(rows, as_json=as_json, empty=empty, title="Leaderboard: gold reference, reference history")
+    for words in board.judge_words if board and not as_json else ():
+        typer.echo(words)
+
+
+def _votes_rated(intent: str | None, turn: int | None) -> list[dict[str, Any]]:
+    """What was measured can be read without the votes' database, too."""
+    from evals.live_ratings import LiveRatings
+    from evals.votes import VoteStore
+
+    try:
+        store = VoteStore()
+        rows = LiveRatings(store).rows(intent, turn)
+        store.close()
+    except VoteError as error:
+        typer.echo(f"Without the votes: {error}", err=True)
+        return []
+    return rows
+
+
 @app.command()
 def ratings(
-    form: Annotated[
-        Form, typer.Option("--format", help="html is a page of its own, markdown is for a card.")
-    ] = Form.table,
-    out: Annotated[Path | None, typer.Option(help="File to write, instead of printing.")] = None,
+    form: Annotated[Form, FormOption] = Form.table,
+    out: OutOption = None,
     intent: Annotated[str | None, typer.Option(help="Only the votes on examples of this intent.")] = None,
     by_intent: Annotated[bool, typer.Option("--by-intent", help="A board for each intent.")] = False,
+    by_turns: Annotated[bool, typer.Option("--by-turns", help="A board for each number of turns seen.")] = False,
     leave_out_outliers: Annotated[
         bool, typer.Option("--leave-out-outliers", help="Without the visitors who vote unlike all others.")
     ] = False,
 ) -> None:
     """The leaderboard of the arena's votes: ratings with intervals (database: DATABASE_URL, else a file in runs/)."""
-    from distiller.schema import write_text
     from distiller.tables import print_table
     from evals.judged import agreement_words, read, votes_folder
-    from evals.ratings_export import FORMS, TITLE, ratings_of, shown_rows
+    from evals.ratings_export import FORMS, PAIRS_TITLE, TITLE, ratings_of, shown_pairs, shown_rows
     from evals.votes import Only, VoteStore
 
+    if by_intent and by_turns:
+        raise DistillerError("--by-intent and --by-turns are two tables: ask for one after the other.")
     store = VoteStore()
     votes = store.votes_table(Only(intent=intent))
     store.close()
-    result = ratings_of(votes, by="intent" if by_intent else None, leave_out_outliers=leave_out_outliers)
-    if form is Form.table and out is None:
+    by = "intent" if by_intent else "turns" if by_turns else None
+    result = ratings_of(votes, by=by, leave_out_outliers=leave_out_outliers)
+    if form is Form.table:
+        _no_file_for_a_table(out)
         print_table(
             shown_rows(result),
             as_json=False,
             empty="No votes yet. They are cast in the arena: python app.py",
             title=TITLE,
         )
+        if len(result.pairs):
+            print_table(shown_pairs(result), as_json=False, empty="", title=PAIRS_TITLE)
         for note in result.notes if len(votes) else ():
             typer.echo(note)
         for row in read(votes_folder())["agreement"] if len(votes) else ():
             typer.echo(agreement_words(row))
         return
-    if form is Form.table:
+    _give(FORMS[form](result), out, "Ratings")
+
+
+def _no_file_for_a_table(out: Path | None) -> None:
+    if out is not None:
         raise DistillerError("--out needs --format csv, json, html or markdown.")
-    text = FORMS[form](result)
+
+
+def _give(text: str, out: Path | None, what: str) -> None:
+    """Writes to the file, or else prints."""
+    from distiller.schema import write_text
+
     if out is None:
         typer.echo(text, nl=False)
     else:
         write_text(out, text)
-        typer.echo(f"Ratings: {out}")
+        typer.echo(f"{what}: {out}")
 
 
 def _conversations(data: Path, map_: str, skip_bad: bool, limit: int) -> list[Conversation]:

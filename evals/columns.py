@@ -53,32 +53,36 @@ COLUMNS: tuple[Column, ...] = (
         "reply in the training data answers the same intent. In brackets the 95% interval (Wilson's; a conversation is one "
         "cluster, because its turns are not independent).", plain(1, "", 100)),
     Column("retention", "of teacher's", plain(1, "%", 100),
-        "Accuracy divided by the teacher's: how much of the teacher's quality is kept."),
+        "Accuracy divided by the teacher's: how much of the teacher's quality is kept. In brackets the 95% interval, both "
+        "models on the same draws of conversations.", plain(1, "", 100)),
     Column("improvement", "over baseline", lambda value: f"{value * 100:+.1f} pt",
-        "Accuracy less the baseline's, in percentage points. The baseline is the student before distillation."),
+        "Accuracy less the baseline's, in percentage points. The baseline is the student before distillation. In brackets "
+        "the 95% interval, both models on the same draws of conversations.", lambda value: f"{value * 100:+.1f}"),
     Column("rating", "rating", plain(0),
         "Strength in people's votes (Bradley–Terry): of two models 400 points apart, the stronger is expected to win 10 of 11 "
         "comparisons; the mean is 1,000. Ties and “both bad” count half for each. In brackets the 95% interval, from "
-        "repeated draws of the votes. A model that no chain of votes links to the others has none.", plain(0)),
+        "repeated draws of the visitors and their votes. A model that no chain of votes links to the others has none.", plain(0)),
     Column("vote_rank", "rank by votes", plain(0),
         "Place by rating: 1 + the number of models whose whole rating interval lies above this model's."),
     Column("win_rate", "win rate", plain(1, "%", 100),
         "Share of its comparisons that people decided for this model; ties and “both bad” count half. In brackets the "
-        "95% interval (Wilson's).", plain(1, "", 100)),
+        "95% interval (Wilson's; a visitor is one cluster).", plain(1, "", 100)),
     Column("votes", "votes", plain(0), "Number of counted votes on comparisons with this model in them."),
     Column("bleu", "BLEU", plain(1),
         "Word overlap with the reference replies over the whole data, 0 to 100 (corpus BLEU by sacrebleu). In brackets the 95% "
         "interval, by bootstrap over conversations.", plain(1)),
     Column("chrf", "chrF", plain(1),
         "Overlap of character sequences with the reference replies, 0 to 100 (corpus chrF2 by sacrebleu). Kinder than BLEU to "
-        "other endings of the same word."),
+        "other endings of the same word.", plain(1)),
     Column("embedding_similarity", "similarity", plain(3),
         "Likeness in meaning to the reference replies, up to 1: the mean cosine of sentence vectors. In brackets the 95% "
         "interval, by bootstrap over conversations.", plain(3)),
-    Column("teacher_bleu", "BLEU to teacher", plain(1), "BLEU against the teacher's replies to the same turns."),
-    Column("teacher_similarity", "sim. to teacher", plain(3), "Similarity to the teacher's replies to the same turns."),
+    Column("teacher_bleu", "BLEU to teacher", plain(1), "BLEU against the teacher's replies to the same turns.", plain(1)),
+    Column("teacher_similarity", "sim. to teacher", plain(3), "Similarity to the teacher's replies to the same turns.",
+        plain(3)),
     Column("free_accuracy", "free accuracy", plain(1, "%", 100),
-        "Accuracy when each turn follows the model's own earlier replies; in “accuracy” it follows the reference ones."),
+        "Accuracy when each turn follows the model's own earlier replies; in “accuracy” it follows the reference ones.",
+        plain(1, "", 100)),
     Column("ttft_p50_s", "TTFT p50", plain(3, " s"),
         f"Time to first token: how long until the first text of a reply appears, median; {ALONE}."),
     Column("latency_p50_s", "reply p50", plain(2, " s"),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from evals.scoring import Item, Scored
-from evals.statistics import holm, paired_bootstrap, paired_permutation, shared_ranks
+from evals.statistics import holm, paired_bootstrap, paired_permutation, ratio_interval, shared_ranks
 
 METRICS = ("accuracy", "embedding_similarity", "bleu", "chrf")
 METRIC_WORDS = {
@@ -30,6 +30,23 @@ def relate(rows: Sequence[dict[str, Any]]) -> None:
             row["retention"] = row["accuracy"] / accuracy["teacher"]
         if "baseline" in accuracy:
             row["improvement"] = row["accuracy"] - accuracy["baseline"]
+
+
+def add_intervals(rows: Sequence[dict[str, Any]], scored: dict[str, Scored], pairs: Sequence[dict[str, Any]]) -> None:
+    """Fills retention_ci and improvement_ci: on the same resamples of conversations for both models."""
+    by_role = only_of_their_role(rows)
+    teacher, baseline = by_role.get("teacher"), by_role.get("baseline")
+    for row in rows:
+        if row["retention"] is not None and teacher is not None and row is not teacher:
+            both = (scored[name].clustered["accuracy"] for name in (row["model"], teacher["model"]))
+            interval = ratio_interval(*both)
+            row["retention_ci"] = list(interval) if interval else None
+        if row["improvement"] is not None and baseline is not None and row is not baseline:
+            pair = next(
+                p for p in pairs if p["metric"] == "accuracy" and {p["a"], p["b"]} == {row["model"], baseline["model"]}
+            )
+            sign = 1 if pair["a"] == row["model"] else -1
+            row["improvement_ci"] = sorted(sign * end for end in pair["ci"])
 
 
 def comparisons(items: Sequence[Item], scored: dict[str, Scored], roles: dict[str, str | None]) -> list[dict[str, Any]]:
@@ -75,8 +92,10 @@ def verdicts(rows: Sequence[dict[str, Any]], pairs: Sequence[dict[str, Any]]) ->
     if {"student", "teacher"} <= by_role.keys():
         student, teacher = by_role["student"], by_role["teacher"]
         if student["retention"] is not None:
+            bounds = student.get("retention_ci")
+            range_ = f" (95% {bounds[0]:.0%} to {bounds[1]:.0%})" if bounds else ""
             said.append(
-                f"The student keeps {student['retention']:.0%} of the teacher's accuracy "
+                f"The student keeps {student['retention']:.0%}{range_} of the teacher's accuracy "
                 f"({student['accuracy']:.1%} against {teacher['accuracy']:.1%})."
             )
         cuts = [

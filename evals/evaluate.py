@@ -17,7 +17,7 @@ from distiller.runs import Run, file_hash, now, versions
 from distiller.schema import Conversation, write_jsonl, write_text
 from distiller.tasks import TASKS
 from distiller.work import locked
-from evals.compare import comparisons, relate, verdicts
+from evals.compare import add_intervals, comparisons, relate, verdicts
 from evals.contestants import ROLE_WORDS, Contestant, file_names, of_run
 from evals.measure import AT_ONCE, measure
 from evals.metrics import BLEU, Similarity
@@ -140,6 +140,7 @@ def evaluate(
     ]
     relate(rows)
     pairs = comparisons(items, scored, {c.name: c.role for c in contestants})
+    add_intervals(rows, scored, pairs)
     report = {
         "title": setup.title,
         "created": now(),
@@ -194,12 +195,14 @@ def _row(
     hourly = figures["replies_per_hour"]
     row: dict[str, Any] = {"model": contestant.name, "role": contestant.role, "rank": None}
     row |= {key: scores.get(key) for key in ("accuracy", "accuracy_ci")}
-    row |= {"accuracy_kind": accuracy_kind, "retention": None, "improvement": None}
+    row |= {"accuracy_kind": accuracy_kind, "retention": None, "retention_ci": None, "improvement": None}
+    row["improvement_ci"] = None
     row |= {key: scores.get(key) for key in ("bleu", "bleu_ci")}
     row["bleu_signature"] = BLEU.signature
-    names = ("chrf", "chrf_ci", "embedding_similarity", "embedding_similarity_ci", "teacher_bleu", "teacher_similarity")
-    row |= {key: scores.get(key) for key in names}
-    row["free_accuracy"] = float(free.correct.mean()) if free is not None and len(free.correct) else None
+    for name in ("chrf", "embedding_similarity", "teacher_bleu", "teacher_similarity"):
+        row |= {name: scores.get(name), f"{name}_ci": scores.get(f"{name}_ci")}
+    own_way = summary(items, free) if free is not None else {}
+    row |= {"free_accuracy": own_way.get("accuracy"), "free_accuracy_ci": own_way.get("accuracy_ci")}
     row |= {
         "ttft_p50_s": percentile(figures["ttft_s"], 50),
         "latency_p50_s": percentile(figures["latency_s"], 50),
@@ -214,7 +217,7 @@ def _row(
         "n": scores["n"],
     }
     if contestant.role == "teacher":  # a text against itself says nothing
-        row["teacher_bleu"] = row["teacher_similarity"] = None
+        row |= dict.fromkeys(("teacher_bleu", "teacher_bleu_ci", "teacher_similarity", "teacher_similarity_ci"))
     return row
 
 

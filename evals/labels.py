@@ -5,6 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+#: What a person calls the parts of a run.
+ROLE_LABELS = {
+    "student": "Student",
+    "teacher": "Teacher",
+    "baseline": "Undistilled baseline",
+    "reference_trained": "Trained on references alone",
+    "untouched": "Untrained model",
+}
+
 
 def labels(rows: Sequence[dict[str, Any]], roles: Mapping[str, str] | None = None) -> dict[str, str]:
     """Model → what it is called among `rows`: its role, and its run where there are several; any other by the short of its name.

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,18 +21,14 @@ from distiller.runs import Run, find_run, list_runs, runs_folder
 from evals.compare import relate
 from evals.judged import sentences
 from evals.labels import labels
-from evals.ratings import rate
-from evals.statistics import clustered_share_interval, shared_ranks, wilson_interval
-from evals.votes import Only, VoteStore
-
-if TYPE_CHECKING:
-    import pandas as pd
+from evals.statistics import clustered_share_interval, shared_ranks
 
 REPORT_KEYS = (
-    "model", "role", "rank", "accuracy", "accuracy_ci", "accuracy_kind", "retention", "improvement", "bleu", "bleu_ci",
-    "bleu_signature", "chrf", "embedding_similarity", "embedding_similarity_ci", "teacher_bleu", "teacher_similarity",
-    "free_accuracy", "ttft_p50_s", "latency_p50_s", "latency_p95_s", "tokens_per_s", "replies_per_hour", "weights_mb",
-    "peak_memory_mb", "parameters", "cpu_s_per_reply", "cost_per_1k", "n",
+    "model", "role", "rank", "accuracy", "accuracy_ci", "accuracy_kind", "retention", "retention_ci", "improvement",
+    "improvement_ci", "bleu", "bleu_ci", "bleu_signature", "chrf", "chrf_ci", "embedding_similarity",
+    "embedding_similarity_ci", "teacher_bleu", "teacher_bleu_ci", "teacher_similarity", "teacher_similarity_ci",
+    "free_accuracy", "free_accuracy_ci", "ttft_p50_s", "latency_p50_s", "latency_p95_s", "tokens_per_s",
+    "replies_per_hour", "weights_mb", "peak_memory_mb", "parameters", "cpu_s_per_reply", "cost_per_1k", "n",
 )  # fmt: skip
 VOTE_KEYS = ("votes", "rating", "rating_ci", "win_rate", "win_rate_ci")
 KEYS = (*REPORT_KEYS, *VOTE_KEYS, "vote_rank")
@@ -40,8 +36,9 @@ KEYS = (*REPORT_KEYS, *VOTE_KEYS, "vote_rank")
 BY_TURN = ("accuracy", "accuracy_ci", "retention", "improvement", "n")
 #: What it knows of all turns only, although it depends on which turns are asked. Times, memory and cost do not.
 OF_ALL_TURNS = (
-    "bleu", "bleu_ci", "chrf", "embedding_similarity", "embedding_similarity_ci", "teacher_bleu", "teacher_similarity",
-    "free_accuracy",
+    "retention_ci", "improvement_ci", "bleu", "bleu_ci", "chrf", "chrf_ci", "embedding_similarity",
+    "embedding_similarity_ci", "teacher_bleu", "teacher_bleu_ci", "teacher_similarity", "teacher_similarity_ci",
+    "free_accuracy", "free_accuracy_ci",
 )  # fmt: skip
 
 
@@ -158,17 +155,11 @@ def _report_of(run_name: str) -> Path:
     return path
 
 
-def leaderboard_rows(run_name: str | None = None, visible: Visible | None = None) -> list[dict[str, Any]]:
-    """The models of the named run, else all that were measured on the newest report's data; the best first.
+def newest_board(run_name: str | None = None, visible: Visible | None = None) -> Board | None:
+    """The models of the named run, else all that were measured on the newest report's data; None without a report.
 
-    `visible`: as of `boards`, where no run is named.
+    `visible`: as of `boards`, where no run is named. Raises RunError for a run without a report.
     """
-    board = board_of(run_name, visible)
-    return board.rows() if board else []
-
-
-def board_of(run_name: str | None = None, visible: Visible | None = None) -> Board | None:
-    """The board of `leaderboard_rows`; None where there is no report."""
     if run_name is not None:
         report = measured(_report_of(run_name))
         return Board(report.sha256, (report,))
@@ -177,53 +168,13 @@ def board_of(run_name: str | None = None, visible: Visible | None = None) -> Boa
 
 
 def with_votes(rows: Sequence[dict[str, Any]], ratings: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with what people's votes say: `{"model", "rating", "rating_ci", "win_rate", "win_rate_ci", "votes"}`
-    each, of which only `model` must be there. A model that was voted on and never measured gets a row of its own."""
+    """The rows with what people's votes say (`live_ratings`): `{"model", "rating", "rating_ci", "win_rate", "win_rate_ci",
+    "votes"}` each, of which only `model` must be there. A model that was voted on and never measured gets a row of its own."""
     merged = {row["model"]: dict(row) for row in rows}
     for rating in ratings:
         row = merged.setdefault(rating["model"], dict.fromkeys(KEYS) | {"model": rating["model"]})
         row.update({key: rating.get(key) for key in VOTE_KEYS})
     return _ranked(merged.values(), "vote_rank", "rating_ci")
-
-
-class VoteRatings:
-    """People's counted votes as rows for `with_votes`. Rated again only when there are new ones: votes never change."""
-
-    def __init__(self, store: VoteStore) -> None:
-        self._store = store
-        self._rated: dict[str | None, tuple[int, list[dict[str, Any]]]] = {}
-
-    def __call__(self, chosen: dict[str, Any]) -> list[dict[str, Any]]:
-        """`chosen["intent"]` takes the votes on examples of it; a vote is on a whole battle, so on no single `turn`.
-
-        Raises VoteError.
-        """
-        if chosen["turn"]:
-            return []
-        only = Only(intent=chosen["intent"] or None, counted=True)
-        count = self._store.votes_count(only)
-        known = self._rated.get(only.intent)
-        if known is None or known[0] != count:
-            known = count, ratings_rows(rate(self._store.votes_table(only), cluster="visitor"))
-            self._rated[only.intent] = known
-        return known[1]
-
-
-def ratings_rows(board: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of `with_votes` from a board of `ratings.rate`.
-
-    Only the models that most votes link have ratings here: those of another component are on a scale of their own.
-    """
-    return [
-        {
-            "model": row["model"],
-            "votes": int(row["votes"]),
-            "win_rate": row["win_rate"],
-            "win_rate_ci": list(wilson_interval(row["win_rate"] * row["votes"], row["votes"])),
-        }
-        | ({"rating": row["rating"], "rating_ci": [row["low"], row["high"]]} if row["component"] == 1 else {})
-        for row in board.to_dict("records")
-    ]
 
 
 def _ranked(rows: Iterable[dict[str, Any]], key: str, interval: str) -> list[dict[str, Any]]:

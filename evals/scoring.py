@@ -98,21 +98,25 @@ def summary(items: Sequence[Item], scored: Scored) -> dict[str, Any]:
     return result
 
 
-def by_group(items: Sequence[Item], scored: Scored) -> dict[str, dict[str, dict[str, float | int]]]:
+def by_group(items: Sequence[Item], scored: Scored) -> dict[str, dict[str, dict[str, Any]]]:
     """Accuracy and similarity by intent and by turn: {"intent": {...}, "turn": {...}}."""
     groups: dict[str, dict[str, list[int]]] = {"intent": {}, "turn": {}}
     for k, item in enumerate(items):
         groups["intent"].setdefault(item.conversation.intent or "none", []).append(k)
         groups["turn"].setdefault(str(item.turn.index + 1), []).append(k)
-    return {kind: {name: _group(scored, places) for name, places in sorted(groups[kind].items())} for kind in groups}
+    return {
+        kind: {name: _group(items, scored, places) for name, places in sorted(groups[kind].items())} for kind in groups
+    }
 
 
-def _group(scored: Scored, places: Sequence[int]) -> dict[str, float | int]:
-    correct = [bool(scored.scores[k].correct) for k in places if scored.scores[k].correct is not None]
+def _group(items: Sequence[Item], scored: Scored, places: Sequence[int]) -> dict[str, Any]:
+    judged = [k for k in places if scored.scores[k].correct is not None]
     similar = scored.similarity[list(places)]
-    result: dict[str, float | int] = {"n": len(places), "judged": len(correct)}
-    if correct:
-        result["accuracy"] = sum(correct) / len(correct)
+    result: dict[str, Any] = {"n": len(places), "judged": len(judged)}
+    if judged:
+        correct = np.array([bool(scored.scores[k].correct) for k in judged], dtype=float)
+        result["accuracy"] = float(correct.mean())
+        result["accuracy_ci"] = list(clustered_share_interval(correct, _clusters(items, judged)))
     if not np.isnan(similar).all():
         result["embedding_similarity"] = float(np.nanmean(similar))
     return result

@@ -258,15 +258,26 @@ class VoteStore:
             b=Side(row.model_b, row.label_b, row.identity_b) if shown else None,
         )
 
-    def votes_table(self, only: Only = Only(), *, limit: int | None = None, before: int | None = None) -> pd.DataFrame:
+    def votes_table(
+        self,
+        only: Only = Only(),
+        *,
+        columns: Sequence[str] | None = None,
+        limit: int | None = None,
+        before: int | None = None,
+        after: int | None = None,
+    ) -> pd.DataFrame:
         """One row a vote, the newest first; `created` in UTC, `len_*` in characters over the `turns` that were seen.
 
-        A page of a long table: `limit` rows, and the last one's `number` as `before` of the next page.
+        A page of a long table: `limit` rows, and the last one's `number` as `before` of the next page. `after`: only
+        votes with a higher number. `columns`: only these, which takes a fraction of the time of all.
         """
         import pandas as pd
 
+        names = list(columns or _COLUMNS)
         query = (
-            select(*(column.label(name) for name, column in _COLUMNS.items()))
+            select(*(_COLUMNS[name].label(name) for name in names))
+            .select_from(VoteRow)
             .join(BattleRow, BattleRow.id == VoteRow.battle)
             .where(*_conditions(only))
             .order_by(VoteRow.number.desc())
@@ -274,17 +285,22 @@ class VoteStore:
         )
         if before is not None:
             query = query.where(VoteRow.number < before)
+        if after is not None:
+            query = query.where(VoteRow.number > after)
         with self._database.reading() as session:
             rows = session.execute(query).all()
-        table = pd.DataFrame.from_records([tuple(row) for row in rows], columns=list(_COLUMNS))
-        table["created"] = pd.to_datetime(table["created"].astype(float), unit="s", utc=True)
+        table = pd.DataFrame.from_records([tuple(row) for row in rows], columns=names)
+        if "created" in names:
+            table["created"] = pd.to_datetime(table["created"].astype(float), unit="s", utc=True)
         return table
 
     def votes_count(self, only: Only = Only()) -> int:
         """How many rows `votes_table` has with it."""
-        query = select(func.count(VoteRow.number)).join(BattleRow, BattleRow.id == VoteRow.battle)
+        query = select(func.count(VoteRow.number)).where(*_conditions(only))
+        if only.model or only.intent or only.data_set:  # a vote has its battle: else there is nothing to look up there
+            query = query.join(BattleRow, BattleRow.id == VoteRow.battle)
         with self._database.reading() as session:
-            return session.scalar(query.where(*_conditions(only))) or 0
+            return session.scalar(query) or 0
 
     def close(self) -> None:
         self._database.close()

@@ -1,4 +1,4 @@
-"""Fixtures for all tests: a throw-away runs folder, no network, tiny real models, a loopback server."""
+"""Fixtures for all tests: a throw-away runs folder, no network, tiny real models, servers on loopback."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes import FakeOpenAI, serve_fake
+from tests.postgres import new_database, postgres_programs, serve_postgres
 
 # The hub's client reads this once, when it is imported; no test module has been imported yet.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -59,3 +60,23 @@ def openai_server(_openai_server: FakeOpenAI) -> FakeOpenAI:
     """A real OpenAI-protocol server on loopback, as new."""
     _openai_server.reset()
     return _openai_server
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    programs = postgres_programs()
+    if programs is None:
+        words = "there is no PostgreSQL server under /usr/lib/postgresql (apt-get install postgresql)"
+        if os.environ.get("CI"):
+            pytest.fail(words)
+        pytest.skip(words)
+    with serve_postgres(programs) as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def votes_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database; what uses it runs once on each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'arena.sqlite'}"
+    return new_database(request.getfixturevalue("postgres_url"))

@@ -22,7 +22,7 @@ def test_the_form_of_a_result(path: Path) -> None:
 
 def test_votes_and_ratings_are_measured() -> None:
     figures = json.loads((RESULTS / "ratings.json").read_text("utf-8"))["figures"]
-    assert set(figures) == {"lost_votes", "doubled_votes", "rate_100k_s", "page_100k_ms"}
+    assert set(figures) == {"lost_votes", "doubled_votes", "rate_100k_s", "page_100k_ms", "first_page_100k_ms"}
     assert figures["lost_votes"]["value"] == figures["doubled_votes"]["value"] == 0
 
 

@@ -43,6 +43,17 @@ def make_tiny_model(
     return folder
 
 
+def make_silent_model(tokenizer_folder: Path, folder: Path) -> Path:
+    """One whose every next token is the first of the vocabulary, which ends the text: it answers at once, with nothing."""
+    from safetensors.torch import save_file
+
+    make_tiny_model(tokenizer_folder, folder, layers=1, tied=False)
+    weights = weights_of(folder)
+    weights["lm_head.weight"].zero_()
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
 def talk(identity: str, *texts: str, system: str | None = None, **metadata: Any) -> Conversation:
     """A conversation of user and assistant messages in turn."""
     messages = [Message(role="system", content=system)] if system else []

@@ -12,6 +12,7 @@ import gradio as gr
 from distiller.errors import DistillerError
 from ui.api import Api, endpoints
 from ui.leaderboard_tab import definitions
+from ui.votes_pane import SAVE
 
 #: Boxes of the picture: (title, what happens there).
 STEPS = (
@@ -49,7 +50,9 @@ A vote says that reply A is better, that B is, that it is a tie or that both are
 Only blind votes count: names are shown after the vote, and a vote after the names were shown, or on a reply that gave its
 model away, is kept and not counted. From all counted votes the **Bradley–Terry** model finds one rating for each model, so that
 the difference of two ratings gives the chance that the one is preferred to the other; winning against a strong model counts
-for more. The intervals come from drawing as many votes from those that there are, with repetition, a thousand times.
+for more. The intervals come from drawing as many votes from those that there are, with repetition, a thousand times; and as many
+visitors with all their votes, because one visitor's votes are not independent. The wider of the two counts. With fewer than
+ten visitors they are rough.
 
 A model can be asked to judge replies as well. What it says is shown apart, as the words of a model, and is never counted among
 people's votes.
@@ -140,16 +143,6 @@ CSS = """
 }
 """
 
-SAVE = """
-(text) => {
-  const link = document.createElement('a');
-  link.href = URL.createObjectURL(new Blob([text], {type: 'text/csv'}));
-  link.download = 'votes.csv';
-  link.click();
-  URL.revokeObjectURL(link.href);
-}
-"""
-
 
 def picture() -> str:
     """The way from the teacher to the arena, as an HTML list: read in order by a screen reader, coloured by the theme."""
@@ -195,8 +188,7 @@ def _build_download(votes: Callable[[], str]) -> None:
         except DistillerError as error:
             raise gr.Error(str(error), print_exception=False) from None
 
-    # Made in the browser: a file for each visitor who asks would stay on the server.
-    text = gr.Textbox(visible=False)
+    text, name, kind = (gr.Textbox(value, visible=False) for value in ("", "votes.csv", "text/csv"))
     button = gr.Button("Download the votes (CSV)", size="sm", elem_id="download-votes")
     asked = button.click(read, None, text, queue=False, api_visibility="private")
-    asked.success(None, text, None, js=SAVE, api_visibility="private")
+    asked.success(None, [text, name, kind], None, js=SAVE, api_visibility="private")

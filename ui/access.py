@@ -112,6 +112,12 @@ def may_see(visitor: Visitor) -> Callable[[Path], bool]:
     return visible
 
 
+def may_see_model(visitor: Visitor) -> Callable[[str], bool]:
+    """Whether `visitor` may see a model's name among the votes: that of a private run is for its owner."""
+    visible = may_see(visitor)
+    return lambda model: visible(runs_folder() / model.removeprefix("run:").partition("/")[0] / "report.json")
+
+
 def _login(request: gr.Request) -> str | None:
     """The Hugging Face name of who is logged in, from the signed session cookie that gr.LoginButton sets."""
     asked = getattr(request, "request", None)

@@ -20,12 +20,13 @@ from distiller.errors import DataError, DistillerError
 from distiller.schema import Conversation, Message
 from distiller.tasks import TASKS
 from evals.battles import Choice, Source
-from evals.leaderboard import leaderboard_rows
+from evals.leaderboard import newest_board, with_votes
+from evals.live_ratings import LiveRatings
 from evals.metrics import Similarity
 from evals.scoring import items_of, score_replies, summary
 from evals.votes import VoteStore
 from ui import battle as battles
-from ui.access import RateLimit, Visitor, may_see, visitor_of
+from ui.access import RateLimit, Visitor, may_see, may_see_model, visitor_of
 from ui.battle import Battle
 from ui.exchange import SAMPLING, answer_both, problem_with
 from ui.models import ModelCache, blind_pool, default_pair, label_of, offered
@@ -38,6 +39,7 @@ MAX_BATTLES = 1_000  # kept open for callers; the oldest is forgotten first
 class Api:
     models: ModelCache
     store: VoteStore
+    ratings: LiveRatings
     limit: RateLimit = field(default_factory=lambda: RateLimit("calls", times=30))
     _open: OrderedDict[str, Battle] = field(default_factory=OrderedDict)
 
@@ -139,12 +141,18 @@ class Api:
         }
 
     def leaderboard(self, request: gr.Request) -> list[dict[str, Any]]:
-        """The automatic scores of every model on the newest data set, with 95% intervals; the best first.
+        """Automatic scores on the newest data set and people's votes, of every model, with 95% intervals; the best first.
 
         Returns:
-            one row a model: accuracy, BLEU, embedding similarity, latency, memory, cost and their intervals
+            one row a model: accuracy, BLEU, embedding similarity, latency, memory, cost and their intervals; of the votes
+            rating, rating_ci, win_rate, win_rate_ci, votes and vote_rank; null where unknown
         """
-        return leaderboard_rows(visible=may_see(self._admit(request)))
+        visitor = self._admit(request)
+        try:
+            board = newest_board(visible=may_see(visitor))
+            return with_votes(board.rows() if board else [], self.ratings.rows(shown=may_see_model(visitor)))
+        except DistillerError as error:
+            raise _refused(str(error)) from None
 
     async def evaluate(
         self, conversations: list[dict[str, Any]], request: gr.Request, model: str = ""
@@ -221,8 +229,8 @@ def endpoints(api: Api) -> dict[str, Callable[..., Any]]:
     }
 
 
-def build_api(models: ModelCache, store: VoteStore) -> None:
-    for name, function in endpoints(Api(models, store)).items():
+def build_api(models: ModelCache, store: VoteStore, ratings: LiveRatings) -> None:
+    for name, function in endpoints(Api(models, store, ratings)).items():
         gr.api(function, api_name=name, concurrency_limit=None)
 
 

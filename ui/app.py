@@ -10,7 +10,7 @@ import gradio as gr
 from distiller.job import load_job
 from distiller.runs import list_runs
 from evals.background import start_run
-from evals.leaderboard import VoteRatings
+from evals.live_ratings import LiveRatings
 from evals.votes import VoteStore
 from ui.about_tab import CSS as ABOUT_CSS
 from ui.about_tab import build_about_tab
@@ -103,8 +103,10 @@ def theme() -> gr.themes.Base:
 def build_app() -> gr.Blocks:
     """Everything that lasts longer than a visit is made here, once, and handed to the tabs."""
     models, store = ModelCache(), VoteStore()
+    ratings = LiveRatings(store)
+    ratings.warm()
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(HOUR_S, 24 * HOUR_S)) as page:
-        build_api(models, store)  # first: a name that an event of the page has would get a number
+        build_api(models, store, ratings)  # first: a name that an event of the page has would get a number
         with gr.Row():
             gr.Markdown(INTRO, elem_id="intro")
             if os.environ.get("OAUTH_CLIENT_ID"):  # a Space whose README asks for it
@@ -120,7 +122,7 @@ def build_app() -> gr.Blocks:
             with gr.Tab("Evaluation"):
                 build_evaluation_tab(page)
             with gr.Tab("Leaderboard") as leaderboard:
-                build_leaderboard_tab(page, VoteRatings(store), leaderboard)
+                build_leaderboard_tab(page, ratings, leaderboard)
             with gr.Tab("About"):
                 build_about_tab(page, lambda: _votes_csv(store))
     return page

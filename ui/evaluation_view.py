@@ -20,7 +20,7 @@ from distiller.watch import Watch, WorkState
 from distiller.work import LOG, worker_of
 from evals.background import REQUEST, evaluations_folder
 from evals.columns import REPORT_COLUMNS
-from evals.labels import labels
+from evals.labels import ROLE_LABELS, labels
 from ui.uploads import uploads_folder
 
 UNDER_WAY = ("queued", "running")
@@ -196,8 +196,8 @@ def short_name(model: str) -> str:
 def name_of(report: dict[str, Any]) -> dict[str, str]:
     """Model → what it is called on the page: its role, or its name without the address or the folder, where that
     is enough to tell it from the others."""
-    full = labels(report["rows"])
-    short = {model: short_name(name).replace("_trained", "-trained") for model, name in full.items()}
+    full = labels(report["rows"], ROLE_LABELS)
+    short = {model: short_name(name) for model, name in full.items()}
     names = list(short.values())
     return {model: name if names.count(name) == 1 else full[model] for model, name in short.items()}
 

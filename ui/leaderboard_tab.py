@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import base64
-import csv
 import html
-import io
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import gradio as gr
 
 from distiller.errors import DistillerError
-from distiller.runs import runs_folder
 from evals.columns import COLUMNS, Column
 from evals.contestants import ROLE_WORDS
-from evals.labels import labels
-from evals.leaderboard import KEYS, Board, boards, with_votes
+from evals.labels import ROLE_LABELS, labels
+from evals.leaderboard import Board, boards, with_votes
 from evals.leaderboard_charts import of_leaderboard
-from ui.access import may_see, visitor_of
-from ui.models import ROLE_LABELS
+from evals.leaderboard_export import FORMS, Table
+from evals.ratings_export import Ratings
+from ui.access import may_see, may_see_model, visitor_of
+from ui.votes_pane import CSS as VOTES_CSS
+from ui.votes_pane import KINDS, build_votes_pane
 
-#: What people's votes say of the models, for `{"data_set": sha256 | None, "intent": str | None, "turn": int | None}`:
-#: the rows of `with_votes`. Raises DistillerError where the votes cannot be read.
-Ratings = Callable[[dict[str, Any]], list[dict[str, Any]]]
+Shown = Callable[[str], bool]
+
+
+class Votes(Protocol):
+    """What people's votes say, as `evals.live_ratings` has it. Raises DistillerError where they cannot be read."""
+
+    def rows(self, intent: str | None, turn: int | None, shown: Shown | None) -> list[dict[str, Any]]: ...
+
+    def ratings(self, intent: str | None, turn: int | None, shown: Shown | None) -> Ratings: ...
+
 
 LOADING = "Reading the reports …"
 EMPTY = (
@@ -54,7 +60,8 @@ MODEL = Column(
     "model", "model", str, "Its part in a run, and the run where there are several; else the model's own name."
 )
 
-CSS = """
+CSS = (
+    """
 #board-filters { align-items: flex-end; gap: 12px; }
 #board-filters > .form { flex: 1 1 100%; }
 #refresh { width: auto !important; align-self: flex-start; }
@@ -79,6 +86,8 @@ CSS = """
   #board-hint { min-height: 7.5em; }
 }
 """
+    + VOTES_CSS
+)
 
 # The table's titles are plain text to Gradio: their definitions are hung on here, for the pointer (title), for screen
 # readers (aria-description), and for keyboard and touch (the line below the table).
@@ -161,7 +170,7 @@ def note(board: Board | None, rows: Sequence[dict[str, Any]], intent: str | None
         words.append(
             f"<b>Only {_e(chosen)}</b>: {most} turns are judged, and accuracy, rank and what follows from them are of "
             "these. Times, memory and cost are of all turns; BLEU, chrF and similarity are known of all turns only, and "
-            f"votes {'of whole conversations only' if turn else 'are those on this intent'}."
+            f"votes are those {' '.join(filter(None, ('on this intent' if intent else '', _after(turn) if turn else '')))}."
         )
     if board is not None and (judged := board.judge_words):
         said = "".join(f"<li>{_e(sentence)}</li>" for sentence in judged)
@@ -170,30 +179,13 @@ def note(board: Board | None, rows: Sequence[dict[str, Any]], intent: str | None
         )
     if os.environ.get("SPACE_ID"):
         words.append("A restart of this Space may lose what was measured here; see About.")
-    links = f"Download this table: {_link('CSV', 'csv', to_csv(rows))} · {_link('JSON', 'json', to_json(board, rows, intent, turn))}"
+    table = Table(board, rows, intent, turn)
+    links = f"Download this table: {' · '.join(_link(form, write(table)) for form, write in FORMS.items())}"
     return f'<div class="board-note small">{" ".join(words)} {links}</div>'
 
 
-def to_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """Every key of a row, intervals as two columns."""
-    out = io.StringIO()
-    names = [
-        name for key in KEYS for name in ((f"{key[:-3]}_low", f"{key[:-3]}_high") if key.endswith("_ci") else (key,))
-    ]
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(names)
-    for row in rows:
-        writer.writerow(v for key in KEYS for v in ((row[key] or (None, None)) if key.endswith("_ci") else (row[key],)))
-    return out.getvalue()
-
-
-def to_json(board: Board | None, rows: Sequence[dict[str, Any]], intent: str | None, turn: int | None) -> str:
-    data = {"name": board.name, "sha256": board.key} if board else None
-    return json.dumps({"data": data, "intent": intent, "turn": turn, "rows": list(rows)}, indent=1, ensure_ascii=False)
-
-
-def build_leaderboard_tab(page: gr.Blocks, ratings: Ratings | None = None, tab: gr.Tab | None = None) -> None:
-    """`ratings`: what people's votes say. `tab`: where this stands; opening it shows what is new."""
+def build_leaderboard_tab(page: gr.Blocks, people: Votes | None = None, tab: gr.Tab | None = None) -> None:
+    """`people`: what their votes say. `tab`: where this stands; opening it shows what is new."""
 
     def show(data_set: str | None, intent: str | None, turn: int | None, request: gr.Request) -> list[Any]:
         visible = may_see(visitor_of(request))
@@ -202,10 +194,9 @@ def build_leaderboard_tab(page: gr.Blocks, ratings: Ratings | None = None, tab: 
         intent = intent if board and intent in board.intents() else None
         turn = turn if board and turn in board.turns() else None
         votes: list[dict[str, Any]] = []
-        if ratings is not None:
+        if people is not None:
             try:
-                votes = ratings({"data_set": board.key if board else None, "intent": intent, "turn": turn})
-                votes = [row for row in votes if visible(_report_of(row["model"]))]
+                votes = people.rows(intent, turn, may_see_model(visitor_of(request)))
             except DistillerError as error:
                 troubles = [*troubles, f"The votes cannot be shown: {error}"]
         rows = with_votes(board.rows(intent, turn) if board else [], votes)
@@ -256,6 +247,11 @@ def build_leaderboard_tab(page: gr.Blocks, ratings: Ratings | None = None, tab: 
             )
             with gr.Row(elem_id="board-charts"):
                 plots = [gr.Plot(show_label=False, visible=False, min_width=320) for _ in range(3)]
+            if people is not None:
+                build_votes_pane(
+                    lambda intent, turn, request: people.ratings(intent, turn, may_see_model(visitor_of(request))),
+                    [intent, turn],
+                )
         button = gr.Button("Refresh", size="sm", min_width=0, elem_id="refresh")
     filters = [data_set, intent, turn]
     opened = [tab.select] if tab is not None else []
@@ -270,9 +266,8 @@ def build_leaderboard_tab(page: gr.Blocks, ratings: Ratings | None = None, tab: 
     )
 
 
-def _report_of(model: str) -> Path:
-    """Where the report of a run's model would lie, there or not."""
-    return runs_folder() / model.removeprefix("run:").partition("/")[0] / "report.json"
+def _after(turn: int) -> str:
+    return f"cast after {turn} turn{'s' if turn > 1 else ''}"
 
 
 def _data_sets(found: Sequence[Board]) -> list[tuple[str, str]]:
@@ -292,8 +287,8 @@ def _choices(all_words: str, values: Sequence[Any]) -> list[tuple[str, Any]]:
     return [(all_words, ""), *((str(value).replace("_", " "), value) for value in values)]
 
 
-def _link(words: str, ending: str, text: str) -> str:
-    kind = {"csv": "text/csv", "json": "application/json"}[ending]
+def _link(form: str, text: str) -> str:
+    words, ending, kind = KINDS[form]
     coded = base64.b64encode(text.encode()).decode()
     return f'<a download="leaderboard.{ending}" href="data:{kind};base64,{coded}">{words}</a>'
 

@@ -23,19 +23,13 @@ from distiller.prompting import Prompting
 from distiller.runs import list_runs, resolve_model
 from distiller.schema import Conversation, Message
 from evals.contestants import Contestant, of_run
+from evals.labels import ROLE_LABELS
 from ui.access import Visitor, started_by, visible_runs
 from ui.job_form import QUICKSTART
 from ui.zero_gpu import open_here
 
 DEFAULT_TEACHER = "bundled:fernhill-support-135m"
 UNTRAINED = "bundled:smollm2-135m-instruct"
-ROLE_LABELS = {
-    "student": "Student",
-    "teacher": "Teacher",
-    "baseline": "Undistilled baseline",
-    "reference_trained": "Trained on references alone",
-    "untouched": "Untrained model",
-}
 
 
 def offered(visitor: Visitor | None = None) -> dict[str, Contestant]:

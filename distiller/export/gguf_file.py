@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 #: quant → the type of matrices in GGUF; bits a weight, the scales of its blocks counted: 16, 8.5, 4.5.
 QUANTS = {"f16": "F16", "q8_0": "Q8_0", "q4_0": "Q4_0"}
+#: Weights that share a scale: neighbours in a row.
 BLOCK = 32
+#: In a trained model's config.json: what its weights were rounded to, and are served and exported with.
+ROUNDED_TO = "rounded_to"
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,11 @@ class Precision:
         if quant not in QUANTS:
             raise ExportError(f"--quant {quant}: choose one of {', '.join(QUANTS)}.")
         return cls(quant, "q8_0" if quant == "q4_0" and trained_for != quant else quant)
+
+
+def rounded_to(folder: Path) -> str | None:
+    """The quant that the weights in `folder` were trained with, if any: `hyperparameters.quantization` of their job."""
+    return read_json(folder / "config.json").get(ROUNDED_TO)
 
 
 def write_gguf(

@@ -22,6 +22,7 @@ from distiller.chat.bundled import (
 )
 from distiller.chat.registry import local_source
 from distiller.errors import ExportError, ModelError, RunError
+from distiller.export.gguf_file import rounded_to
 from distiller.job import CUT_FROM_TEACHER
 from distiller.prompting import Prompting
 from distiller.runs import Run, find_run
@@ -69,8 +70,7 @@ class Source:
     @property
     def trained_for(self) -> str | None:
         """The quant that its weights were rounded to in training."""
-        trained = self.run is not None and self.contestant in {"student", "reference_trained"}
-        return self.run.job.hyperparameters.quantization if trained and self.run else None
+        return rounded_to(self.folder)
 
     @property
     def system_prompt(self) -> str:

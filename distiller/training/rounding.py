@@ -12,8 +12,7 @@ from typing import Any
 
 import torch
 
-#: Weights that share a scale in the formats of GGUF: neighbours in a row.
-BLOCK = 32
+from distiller.export.gguf_file import BLOCK
 
 
 def round_q4_0(weights: torch.Tensor) -> torch.Tensor:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distiller.errors import TrainingError
+from distiller.export.gguf_file import ROUNDED_TO
 from distiller.job import Hyperparameters
 from distiller.progress import Progress
 from distiller.schema import Conversation
@@ -295,7 +296,7 @@ class _Trainer:
         self.place = _Place(epoch=self.place.epoch + 1, step=self.place.step)
 
     def _save_model(self, folder: Path) -> None:
-        """In bfloat16, whole or not at all."""
+        """Whole or not at all: in bfloat16; rounded weights as they were trained, in float32, which holds them exactly."""
         import torch
 
         if not self.accelerator.is_main_process:
@@ -308,9 +309,14 @@ class _Trainer:
             model = copy.deepcopy(model).merge_and_unload()
         # A tied output layer is the embedding itself: cast, it would be saved a second time.
         tied = set(getattr(model, "all_tied_weights_keys", None) or {})
-        state = {k: v.to(torch.bfloat16) for k, v in model.state_dict().items() if k not in tied}
-        model.config.use_cache, model.config.dtype = True, torch.bfloat16
-        model.save_pretrained(partial, state_dict=state)
+        quant = self.settings.quantization
+        dtype = torch.bfloat16 if quant is None else torch.float32
+        model.config.use_cache, model.config.dtype = True, dtype
+        if quant is not None:
+            setattr(model.config, ROUNDED_TO, quant)
+        with rounded(model, quant):
+            state = {k: v.to(dtype) for k, v in model.state_dict().items() if k not in tied}
+            model.save_pretrained(partial, state_dict=state)
         model.config.use_cache = False
         self.tokenizer.save_pretrained(partial)
         if (self.start / KEPT_TOKENS).exists():

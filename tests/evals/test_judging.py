@@ -22,7 +22,7 @@ from distiller.schema import Completion, write_jsonl, write_text
 from evals import judged
 from evals.battles import Only, Reply, Side
 from evals.judging import Judge, judge_predictions, judge_report, judge_votes
-from evals.leaderboard import board_of
+from evals.leaderboard import newest_board
 from evals.report import write_report
 from evals.votes import VoteStore
 from tests.conftest import PROJECT
@@ -251,7 +251,7 @@ def test_the_report_has_a_section_of_its_own(folder: Path, judge_model: FakeOpen
         assert judged.TITLE in text
         assert "fake-1 as judge: student against baseline won 1, tied 4 and lost 1 of 6 turns" in text
     assert "| student against teacher (fake-1) | 33.3% (" in markdown
-    board = board_of()
+    board = newest_board()
     assert board is not None
     assert len(board.judge_words) == 2
     assert all(row["votes"] is None for row in board.rows())

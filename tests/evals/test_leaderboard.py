@@ -7,16 +7,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
 from distiller.errors import RunError
-from evals.battles import Reply, Side
 from evals.columns import BY_KEY, COLUMNS, used_columns
 from evals.labels import labels
-from evals.leaderboard import KEYS, VoteRatings, boards, leaderboard_rows, measured, ratings_rows, with_votes
+from evals.leaderboard import KEYS, boards, measured, newest_board, with_votes
 from evals.statistics import wilson_interval
-from evals.votes import VoteStore
 from tests.reports import TURNS, make_report
 
 TEACHER, STUDENT, BASELINE = (f"run:r1/{role}" for role in ("teacher", "student", "baseline"))
@@ -33,7 +30,7 @@ def by_model(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 def test_no_report_no_rows(runs_folder: Path) -> None:
     assert boards() == ([], [])
-    assert leaderboard_rows() == []
+    assert newest_board() is None
 
 
 def test_one_board_a_data_set_and_the_newest_report_of_a_model_counts(runs_folder: Path) -> None:
@@ -48,7 +45,9 @@ def test_one_board_a_data_set_and_the_newest_report_of_a_model_counts(runs_folde
     assert set(rows) == {*CORRECT, "bundled:some"}
     assert rows[TEACHER]["accuracy"] == 0.0
     assert all(set(row) == set(KEYS) for row in rows.values())
-    assert [row["model"] for row in leaderboard_rows()] == ["run:r2/student"]
+    newest = newest_board()
+    assert newest is not None
+    assert [row["model"] for row in newest.rows()] == ["run:r2/student"]
 
 
 def test_without_a_filter_the_figures_are_the_report_s_and_with_all_turns_chosen_the_same(runs_folder: Path) -> None:
@@ -124,19 +123,6 @@ def test_votes_join_by_name_and_rank_by_their_own_intervals(runs_folder: Path) -
     assert [row["model"] for row in with_votes([], ratings)] == [TEACHER, STUDENT, "openai:other"]
 
 
-def test_a_board_of_ratings_becomes_rows_and_other_scales_stay_out() -> None:
-    board = pd.DataFrame(
-        [
-            {"component": 1, "rank": 1, "model": "x", "rating": 1050.0, "low": 990.0, "high": 1110.0, "votes": 20, "win_rate": 0.6},
-            {"component": 2, "rank": 1, "model": "y", "rating": 1300.0, "low": 900.0, "high": 1700.0, "votes": 2, "win_rate": 1.0},
-        ]
-    )  # fmt: skip
-    x, y = with_votes([], ratings_rows(board))
-    assert (x["rating"], x["rating_ci"], x["vote_rank"]) == (1050, [990, 1110], 1)
-    assert x["win_rate_ci"] == pytest.approx(wilson_interval(12, 20))
-    assert (y["rating"], y["vote_rank"], y["votes"], y["win_rate"]) == (None, None, 2, 1.0)
-
-
 def test_a_damaged_report_is_named_and_takes_no_other_with_it(runs_folder: Path) -> None:
     make_report(runs_folder / "r1", CORRECT)
     (runs_folder / "bad").mkdir()
@@ -146,7 +132,7 @@ def test_a_damaged_report_is_named_and_takes_no_other_with_it(runs_folder: Path)
     assert "bad/report.json cannot be read" in words
     (runs_folder / "bad" / "job.yaml").write_text("name: bad")
     with pytest.raises(RunError, match="cannot be read"):
-        leaderboard_rows("bad")
+        newest_board("bad")
 
 
 def test_a_report_that_changed_is_read_again(runs_folder: Path) -> None:
@@ -206,26 +192,3 @@ def test_the_command_line_names_each_model_and_keeps_its_keys(
     leaderboard(None, False)
     assert "reply p50" in (shown := capsys.readouterr().out)
     assert "baseline" in shown
-
-
-def test_votes_are_rated_again_only_when_there_are_new_ones(tmp_path: Path) -> None:
-    store = VoteStore(f"sqlite:///{tmp_path / 'arena.sqlite'}")
-    ratings = VoteRatings(store)
-
-    def cast(intent: str | None = None) -> None:
-        opened = store.open_battle(Side("x"), Side("y"), visitor="v", intent=intent)
-        store.add_turn(opened.battle_id, "Hello?", Reply("Yes."), Reply("No."))
-        store.vote(opened.battle_id, opened.token, "v", "a", 1)
-
-    everything = {"data_set": None, "intent": None, "turn": None}
-    assert ratings(everything) == []
-    cast()
-    cast("refund")
-    first = ratings(everything)
-    assert {row["model"]: (row["votes"], row["win_rate"]) for row in first} == {"x": (2, 1.0), "y": (2, 0.0)}
-    assert ratings(everything) is first
-    assert [row["votes"] for row in ratings(everything | {"intent": "refund"})] == [1, 1]
-    assert ratings(everything | {"turn": 1}) == []
-    cast()
-    assert [row["votes"] for row in ratings(everything)] == [3, 3]
-    store.close()

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -19,7 +20,7 @@ from evals.database import Database, database_url
 from evals.votes import Choice, Only, Opened, Reply, Side, Turn, VoteStore
 from evals.votes_tables import Table
 from tests.conftest import PROJECT
-from tests.evals.voters import fill
+from tests.evals.voters import fill, simulate
 
 STUDENT = Side("run:desk-1/student", "the student", "sha256:1")
 TEACHER = Side("openai:big@https://models.example/v1", "the teacher")
@@ -166,7 +167,7 @@ def test_the_table_by_filter_and_by_page(store: VoteStore) -> None:
 
 def test_pages_of_10_000_votes(votes_url: str) -> None:
     store = VoteStore(votes_url)
-    fill(votes_url, 10_000)
+    fill(votes_url, simulate(np.zeros(2), 10_000, np.random.default_rng(0)))
     assert store.votes_count() == 10_000
     page = store.votes_table(limit=50, before=5_001)
     assert (page["number"].iloc[0], page["number"].iloc[-1], len(page)) == (5_000, 4_951, 50)

@@ -24,14 +24,18 @@ def simulate(strengths: np.ndarray, n: int, generator: np.random.Generator, visi
     return pd.DataFrame(table)
 
 
-def fill(url: str, votes: int) -> None:
-    """Straight into the tables."""
+def fill(url: str, votes: pd.DataFrame) -> None:
+    """The rows of `simulate` straight into the tables, all of them counted; `intent` may be among the columns."""
     database = Database(database_url(url))
-    text = {"visitor": "v", "mode": "blind", "source": "page", "label_a": "x", "label_b": "y", "token_hash": ""}
-    battles = [text | {"id": f"b{k}", "created": float(k), "model_a": "x", "model_b": "y"} for k in range(votes)]
-    flags = {"leak": False, "after_reveal": False, "counted": True, "why_not": None, "visitor": "v", "source": "page"}
-    seen = {"choice": "a", "turns_seen": 1, "length_a": 5, "length_b": 6}
-    rows = [flags | seen | {"battle": f"b{k}", "created": float(k)} for k in range(votes)]
+    flags = {"leak": False, "after_reveal": False, "counted": True, "why_not": None, "source": "page"}
+    seen = {"turns_seen": 1, "length_a": 5, "length_b": 6}
+    battles, rows = [], []
+    for k, vote in enumerate(votes.to_dict("records")):
+        both = {"visitor": vote["visitor"], "created": float(vote["created"])}
+        sides = {"model_a": vote["model_a"], "model_b": vote["model_b"], "label_a": "x", "label_b": "y"}
+        opened = {"id": f"b{k}", "mode": "blind", "source": "page", "token_hash": "", "intent": vote.get("intent")}
+        battles.append(both | sides | opened)
+        rows.append(both | flags | seen | {"battle": f"b{k}", "choice": vote["choice"]})
     with database.writing() as session:
         session.execute(insert(BattleRow), battles)
         session.execute(insert(VoteRow), rows)

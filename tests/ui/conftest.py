@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,12 +12,12 @@ from typing import Any
 import pytest
 
 from distiller.chat.bundled import shipped_bytes
-from tests.conftest import PROJECT
+from tests.ui.served import START_S, start
 from ui.models import UNTRAINED
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-SLOW_MS = 180_000  # two cores, and other work beside this
+SLOW_MS = 1000 * START_S
 
 
 def need(present: bool, words: str) -> None:
@@ -36,42 +31,17 @@ def need(present: bool, words: str) -> None:
 @contextmanager
 def serve(folder: Path, *command: str, **environment: str) -> Iterator[str]:
     """The address of a page that `python COMMAND` serves, with its runs in `folder`. A traceback in its log fails."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    unwanted = ("OPENAI_API_KEY", "SPACE_ID", "DISTILLER_PUBLIC", "GRADIO_SERVER_NAME", "AUTORUN", "DATABASE_URL")
-    kept = {name: value for name, value in os.environ.items() if name not in unwanted}
-    own = {
-        "DISTILLER_RUNS": str(folder / "runs"),
-        "GRADIO_SERVER_PORT": str(port),
-        "GRADIO_ANALYTICS_ENABLED": "False",
-        "PYTHONPATH": str(PROJECT),
-        "HF_HUB_OFFLINE": "1",
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    log = folder / "log"
-    with log.open("w") as file:
-        server = subprocess.Popen(
-            [sys.executable, *command], cwd=PROJECT, stdout=file, stderr=subprocess.STDOUT, env=kept | own | environment
-        )
     try:
-        _wait_for(f"http://127.0.0.1:{port}", server, log)
-        yield f"http://127.0.0.1:{port}"
+        server, address = start(folder, *command, **environment)
+    except RuntimeError as error:
+        pytest.fail(str(error))
+    try:
+        yield address
     finally:
         server.terminate()
         server.wait(30)
-    assert "Traceback" not in log.read_text(), log.read_text()
-
-
-def _wait_for(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + SLOW_MS / 1000
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            urllib.request.urlopen(address, timeout=5).close()
-            return
-        except OSError:
-            time.sleep(0.1)
-    pytest.fail(f"the app did not start:\n{log.read_text()}")
+    log = (folder / "log").read_text()
+    assert "Traceback" not in log, log
 
 
 @pytest.fixture(scope="module")

@@ -106,7 +106,7 @@ def test_models_are_called_by_as_much_of_their_name_as_tells_them_apart() -> Non
     names = ["run:a/student", "run:b/student", "hf:/x/tiny", "hf:/y/tiny", "openai:gpt@https://secret.example/v1"]
     rows = [{"model": name, "role": "student" if name.startswith("run:") else None} for name in names]
     called = list(name_of({"rows": rows}).values())
-    assert called == ["student · a", "student · b", "hf:/x/tiny", "hf:/y/tiny", "gpt"]
+    assert called == ["Student · a", "Student · b", "hf:/x/tiny", "hf:/y/tiny", "gpt"]
 
 
 def test_facts_are_told_by_what_a_reply_does_with_them() -> None:

@@ -9,17 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import pandas as pd
 import pytest
 
 from distiller.errors import DistillerError
 from distiller.runs import Run
 from evals.leaderboard import boards
+from evals.leaderboard_export import FORMS, Table
+from evals.ratings_export import Ratings, ratings_of
 from tests.reports import make_report
 from tests.ui.conftest import open_page
 from ui import about_tab, leaderboard_tab
 from ui.access import Visitor, claim, may_see
 from ui.app import CSS, theme
-from ui.leaderboard_tab import columns_of, note, to_csv, to_table
+from ui.leaderboard_tab import columns_of, note, to_table
 
 TURNS = [(f"c{k // 2}", k % 2 + 1, ("refund", "track_order")[k // 2 % 2]) for k in range(80)]
 RIGHT = {"teacher": 70, "student": 60, "baseline": 4}  # of 80 turns
@@ -38,13 +41,28 @@ def write_reports(folder: Path) -> None:
     make_report(folder / "evaluations" / "other", {"hf:owner/some-model": [True, False] * 2 + [True]}, data="other")
 
 
-def votes(filters: dict[str, Any]) -> list[dict[str, Any]]:
-    if filters["intent"] == "refund":
-        raise DistillerError("the database is away.")
-    return [
-        {"model": "run:r1/student", "rating": 1080.0, "rating_ci": [1020.0, 1140.0], "votes": 24},
-        {"model": "openai:far@https://models.example/v1", "rating": 990.0, "rating_ci": [930.0, 1050.0], "votes": 24},
-    ]
+class Votes:
+    """As the database would say it."""
+
+    def rows(self, intent: str | None, turn: int | None, shown: Any) -> list[dict[str, Any]]:
+        if intent == "refund":
+            raise DistillerError("the database is away.")
+        return [
+            {"model": "run:r1/student", "rating": 1080.0, "rating_ci": [1020.0, 1140.0], "votes": 24},
+            {
+                "model": "openai:far@https://models.example/v1",
+                "rating": 990.0,
+                "rating_ci": [930.0, 1050.0],
+                "votes": 24,
+            },
+        ]
+
+    def ratings(self, intent: str | None, turn: int | None, shown: Any) -> Ratings:
+        self.rows(intent, turn, shown)
+        columns = ["model_a", "model_b", "choice", "visitor"]
+        rows = [["run:r1/student", "openai:far@https://models.example/v1", "aab"[k % 3], f"v{k}"] for k in range(24)]
+        table = pd.DataFrame(rows, columns=columns)
+        return ratings_of(table.assign(created=range(24), counted=True, why_not=None, len_a=5, len_b=6), shown=shown)
 
 
 # The parts that need no browser.
@@ -67,10 +85,19 @@ def test_the_table_can_be_taken_away(runs_folder: Path) -> None:
     write_reports(runs_folder)
     board = boards()[0][0]
     rows = board.rows("refund", 1)
-    head, first, *_ = to_csv(rows).splitlines()
+    forms = {form: write(Table(board, rows, "refund", 1)) for form, write in FORMS.items()}
+    head, first, *_ = forms["csv"].splitlines()
     assert head.startswith("model,role,rank,accuracy,accuracy_low,accuracy_high,")
     assert len(head.split(",")) == len(first.split(","))
     assert first.startswith("run:r1/")
+    assert [row["model"] for row in json.loads(forms["json"])["rows"]] == [row["model"] for row in rows]
+    table = [line for line in forms["markdown"].splitlines() if line.startswith("|")]
+    assert table[0] == "|  | Teacher | Student | Undistilled baseline |"
+    assert len({line.count("|") for line in table}) == 1
+    assert "<td>Undistilled baseline</td>" in forms["html"]
+    assert not re.search(r"(src|href)=|@import|url\(", forms["html"])
+    assert all("refund" in forms[form] for form in ("json", "html", "markdown"))
+    assert all(write(Table(None, [])) for write in FORMS.values())
     words = note(board, rows, "refund", 1)
     assert "Only intent “refund” and turn 1" in words
     assert "of all turns" in words
@@ -106,7 +133,7 @@ def board(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
         monkeypatch.delenv("SPACE_ID", raising=False)
         monkeypatch.setattr("evals.leaderboard.runs_folder", lambda: folder)
         with gr.Tab("Leaderboard") as tab:
-            leaderboard_tab.build_leaderboard_tab(page, votes, tab)
+            leaderboard_tab.build_leaderboard_tab(page, Votes(), tab)
         with gr.Tab("About"):
             about_tab.build_about_tab(page, lambda: "number,choice\n1,a\n")
         css = CSS + leaderboard_tab.CSS + about_tab.CSS
@@ -201,6 +228,24 @@ def test_charts_have_error_bars_and_the_table_is_downloaded(page: Any) -> None:
     table = json.loads(Path(waiting.value.path()).read_text())
     assert waiting.value.suggested_filename == "leaderboard.json"
     assert {row["model"] for row in table["rows"]} >= {"run:r1/student", "openai:far@https://models.example/v1"}
+
+
+def test_votes_stand_head_to_head_and_are_taken_away(page: Any) -> None:
+    from playwright.sync_api import expect
+
+    page.get_by_role("button", name="Votes, head to head").click()
+    row = page.locator("#pairs tbody tr")
+    expect(row).to_have_count(1)
+    expect(row).to_contain_text("Student")
+    expect(row).to_contain_text("33.3%")
+    expect(page.locator("#pairs")).to_contain_text("24 votes of 24 visitors.")
+    for words, name, part in (("CSV", "ratings.csv", "win_rate"), ("Markdown", "ratings.md", "## Head to head")):
+        with page.expect_download() as waiting:
+            page.get_by_role("button", name=f"Ratings as {words}", exact=True).click()
+        assert waiting.value.suggested_filename == name
+        assert part.removeprefix("#") in Path(waiting.value.path()).read_text()
+    pick(page, "intent", "refund")
+    expect(page.locator("#pairs")).to_contain_text("the database is away.")
 
 
 def test_about_says_what_it_has_to_and_gives_the_votes(page: Any) -> None:

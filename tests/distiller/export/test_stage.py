@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from distiller.errors import ExportError, RunError
 from distiller.export.hub import push
@@ -74,10 +73,8 @@ def test_what_is_missing_or_damaged_is_made_again(run: Run) -> None:
 
 
 def test_a_student_trained_for_four_bits_has_them_everywhere(run: Run) -> None:
-    path = run.path("job.yaml")
-    job = yaml.safe_load(path.read_text())
-    job["hyperparameters"]["quantization"] = "q4_0"
-    path.write_text(yaml.safe_dump(job))
+    path = run.path("student", "config.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"rounded_to": "q4_0"}))
     entry = export(find_source(run.id), "gguf", run.path("export"), quant="q4_0", quiet=True)
     assert entry["made_of"]["embedding_quant"] == "q4_0"
     assert entry["verification"]["faithful"]

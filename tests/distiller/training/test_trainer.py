@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 import torch
 from hypothesis import given
@@ -17,11 +18,13 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distiller.errors import TrainingError
+from distiller.export.served import served_file
 from distiller.job import Hyperparameters
 from distiller.progress import Progress, Tracker
 from distiller.schema import Conversation
 from distiller.student import build_student
 from distiller.training import trainer as loop
+from distiller.training.rounding import round_q4_0
 from distiller.training.schedule import learning_rate_at, length_grouped_batches
 from distiller.training.tokenize import tokenize_all
 from distiller.training.trainer import History, TrainingData, forget_checkpoint, train
@@ -353,3 +356,24 @@ def test_batches_are_of_like_length_and_change_with_the_seed() -> None:
     assert spread < 16
     assert batches != length_grouped_batches(lengths, 8, 1)
     assert len(QUERIES) == len(REPLIES) == 12
+
+
+def test_a_student_trained_for_four_bits_is_left_in_four_bits(
+    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was trained is what is loaded, exported and served."""
+    run(start, tmp_path / "student", settings(quantization="q4_0"))
+    weights = weights_of(tmp_path / "student")
+    matrices = {name: w for name, w in weights.items() if w.ndim == 2}
+    assert len(matrices) > 10
+    for name, matrix in matrices.items():
+        assert torch.equal(round_q4_0(matrix), matrix), name
+    monkeypatch.setenv("DISTILLER_CACHE", str(tmp_path / "cache"))
+    file = served_file(tmp_path / "student")
+    assert file is not None
+    assert file.name.endswith("-q4_0.gguf")
+    written = {t.name: t for t in gguf.GGUFReader(file).tensors}["blk.0.ffn_up.weight"]
+    assert torch.equal(
+        torch.from_numpy(gguf.quants.dequantize(written.data, written.tensor_type)),
+        matrices["model.layers.0.mlp.up_proj.weight"],
+    )
