@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -149,6 +150,13 @@ def test_the_files_hold_the_requests_and_every_definition(tmp_path: Path) -> Non
     assert "cdn.plot.ly" not in html.split("</script>")[-1]
     assert figures_at(report, SMALL.name, 2)["kept_limits"] == 1.0
     assert figures_at(report, BIG.name, 2)["kept_limits"] == 0.0
+
+
+def test_every_figure_is_explained_in_the_docs(tmp_path: Path) -> None:
+    told = (PROJECT / "docs" / "load.md").read_text("utf-8")
+    figures = figures_at(outcome(tmp_path, Queue(big=1.0, small=0.1)), BIG.name, 1)
+    keys = {re.sub(r"_p(90|95|99)_s", "_p50_s", key) for key in figures if not key.endswith("_ci")}
+    assert [key for key in sorted(keys) if f"`{key}`" not in told] == []
 
 
 def test_a_model_that_fails_is_shown_as_one_that_never_ends(tmp_path: Path) -> None:
