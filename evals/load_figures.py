@@ -198,7 +198,7 @@ def carried(p95: Mapping[int, float | None], limit: float) -> Carried:
             return Carried(users, n, estimate)
         # More users are never faster: a dip is taken for chance, and the line goes on from the highest point so far.
         users, last = n, value if last is None else max(last, value)
-    return Carried(users, None, float(users) if users else None)
+    return Carried(users, None, None)
 
 
 def next_level(p95: Mapping[int, float | None], limit: float, most: int) -> int | None:

@@ -150,7 +150,7 @@ def test_the_bootstrap_draws_whole_clusters() -> None:
         ({1: 0.5, 2: 1.0, 4: 1.5}, (2, 4, 2.0)),  # the limit itself is kept
         ({1: 1.1, 2: 0.9}, (0, 1, None)),  # luck above a level that fails does not count
         ({1: 0.5, 2: 1.2, 4: 0.8}, (1, 2, 1 + 0.5 / 0.7)),
-        ({1: 0.5, 2: 0.6}, (2, None, 2.0)),
+        ({1: 0.5, 2: 0.6}, (2, None, None)),
         ({1: 0.5, 2: None}, (1, 2, 1.0)),  # infinite: nothing is known between
         ({1: 0.8, 2: 0.6, 4: 1.2}, (2, 4, 2 + 2 * 0.2 / 0.4)),  # from the highest point so far
         ({}, (0, None, None)),
