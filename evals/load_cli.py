@@ -86,6 +86,8 @@ def load(
     found = find_run(run_name) if run_name else None
     told = found.job if found else load_job(job) if job else None
     names = model or ([f"run:{found.id}/{role}" for role in ("teacher", "student")] if found else [])
+    if found and not model:
+        found.model_name("student")  # an unfinished run is refused now, not after the teacher's first level
     data = data or (found.path("data", "test.jsonl") if found else None)
     if not names or data is None:
         raise DataError(
