@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+from distiller.chat.bundled import exported_folder
+from distiller.export.manifest import told_in
 from distiller.job import DistillationJob
 from distiller.prompting import Prompting, student_prompting, teacher_prompting
 from distiller.runs import Run, find_run
@@ -55,12 +58,16 @@ def of_run(run: Run) -> list[Contestant]:
 
 
 def by_name(name: str, job: DistillationJob | None = None) -> Contestant:
-    """A model of the grammar; `run:ID/ROLE` brings its role and its job's prompt along, others get `job`'s."""
-    if name.startswith("run:"):
-        run_name, _, role = name.removeprefix("run:").partition("/")
+    """A model of the grammar. One of a run brings its role and its job's prompt along, and an exported one does where its
+    manifest lies beside it; others get `job`'s."""
+    scheme, _, rest = name.partition(":")
+    if scheme == "run":
+        run_name, _, role = rest.partition("/")
         run = find_run(run_name)
         return Contestant(f"run:{run.id}/{role or 'student'}", role or "student", run.job)
-    return Contestant(name, None, job)
+    folder = Path(rest).parent if scheme == "gguf" else exported_folder(rest) if scheme == "bundled" else None
+    told = told_in(folder) if folder else None
+    return Contestant(name, *told) if told else Contestant(name, None, job)
 
 
 def in_service(name: str, job: DistillationJob | None = None) -> Contestant:

@@ -22,18 +22,24 @@ from distiller.job import DistillationJob, load_job
 from distiller.prompting import Prompting
 from distiller.runs import list_runs, resolve_model
 from distiller.schema import Conversation, Message
-from evals.contestants import Contestant, of_run
+from evals.contestants import Contestant, by_name, of_run
 from evals.labels import ROLE_LABELS
 from ui.access import Visitor, started_by, visible_runs
 from ui.job_form import QUICKSTART
 from ui.zero_gpu import open_here
 
 DEFAULT_TEACHER = "bundled:fernhill-support-135m"
+SHIPPED_STUDENT = "bundled:fernhill-student"
 UNTRAINED = "bundled:smollm2-135m-instruct"
+SHIPPED_LABELS = {
+    SHIPPED_STUDENT: "Student of the shop (21M)",
+    DEFAULT_TEACHER: "Teacher of the shop (135M)",
+    UNTRAINED: "Untrained model (135M)",
+}
 
 
 def offered(visitor: Visitor | None = None) -> dict[str, Contestant]:
-    """Every contestant there is, by name: those of the runs, newest first, then the two that need no run.
+    """Every contestant there is, by name: those of the runs, newest first, then the three that need no run.
 
     No other name is opened, so nobody makes the server read a folder or call a host. A run whose job
     cannot be read offers none. Without `visitor`, private runs are among them.
@@ -44,29 +50,30 @@ def offered(visitor: Visitor | None = None) -> dict[str, Contestant]:
             found |= {contestant.name: contestant for contestant in of_run(run)}
         except DistillerError:
             continue  # written by another version, or by hand: no reason to take the page down
-    job = _quickstart()
-    return found | {
-        DEFAULT_TEACHER: Contestant(DEFAULT_TEACHER, "teacher", job),
-        UNTRAINED: Contestant(UNTRAINED, "untouched", job),
-    }
+    return found | {contestant.name: contestant for contestant in _shipped()}
 
 
 @lru_cache(maxsize=1)
-def _quickstart() -> DistillationJob:
-    """Read once: it ships, and this is asked before every reply."""
-    return load_job(QUICKSTART, check_files=False)
+def _shipped() -> tuple[Contestant, ...]:
+    """Read once: they ship, and this is asked before every reply."""
+    job = load_job(QUICKSTART, check_files=False)
+    return (
+        by_name(SHIPPED_STUDENT),
+        Contestant(DEFAULT_TEACHER, "teacher", job),
+        Contestant(UNTRAINED, "untouched", job),
+    )
 
 
 def blind_pool() -> list[str]:
     """Who meets in blind battles: all of the newest complete run, and the students of the others of its shop.
 
-    Before there is one: the default teacher and the model that nobody trained. Private runs take no part.
+    Before there is one: those that ship. Private runs take no part.
     """
     contestants = offered()
     runs = [run for run in list_runs() if run.manifest is not None and not started_by(run)[1]]
     complete = [run for run in runs if f"run:{run.id}/student" in contestants]
     if not complete:
-        return [DEFAULT_TEACHER, UNTRAINED]
+        return [contestant.name for contestant in _shipped()]
     newest = complete[0].job
     pool = [
         name for name in contestants if name.startswith(f"run:{complete[0].id}/") and _can_answer(contestants[name])
@@ -91,11 +98,13 @@ def label_of(name: str) -> str:
     if name.startswith("run:"):
         run, _, role = name.removeprefix("run:").partition("/")
         return f"{ROLE_LABELS.get(role, role)} ({run})"
-    return {DEFAULT_TEACHER: "Teacher of the shop (135M)", UNTRAINED: "Untrained model (135M)"}.get(name, name)
+    return SHIPPED_LABELS.get(name, name)
 
 
-def _role(name: str) -> str:
-    return "teacher" if name == DEFAULT_TEACHER else name.rpartition("/")[2] if name.startswith("run:") else "untouched"
+def _role(name: str) -> str | None:
+    if name.startswith("run:"):
+        return name.rpartition("/")[2]
+    return next((contestant.role for contestant in _shipped() if contestant.name == name), None)
 
 
 def _can_answer(contestant: Contestant) -> bool:
@@ -106,10 +115,10 @@ def _can_answer(contestant: Contestant) -> bool:
 
 
 def default_pair(names: Sequence[str]) -> tuple[str, str]:
-    """The newest student against its teacher; before there is one, the default teacher against the untrained model."""
+    """The newest student against its teacher; before there is one, those that ship."""
     student = next((name for name in names if name.endswith("/student")), None)
     if student is None:
-        return DEFAULT_TEACHER, UNTRAINED
+        return SHIPPED_STUDENT, DEFAULT_TEACHER
     return student, student.removesuffix("/student") + "/teacher"
 
 

