@@ -18,7 +18,7 @@ from pathlib import Path
 
 from distiller.chat import ChatModel, OpenOptions
 from distiller.errors import DataError, DistillerError, ModelError
-from distiller.job import DistillationJob, load_job
+from distiller.job import load_job
 from distiller.prompting import Prompting
 from distiller.runs import list_runs, resolve_model
 from distiller.schema import Conversation, Message
