@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-import psutil
 
 from distiller.runs import now
 from distiller.schema import write_text
 from distiller.tables import print_table
+from evals.measure import machine
 
 RESULTS = Path(__file__).with_name("results")
 
@@ -53,18 +49,6 @@ def print_results() -> None:
             row = {"benchmark": path.stem, "figure": key, "value": f"{figure.value:,g} {figure.unit}"}
             rows.append(row | {"goal": f"{bound} {figure.goal:,g}", "met": "yes" if figure.met else "NO"})
     print_table(rows, as_json=False, empty="No results yet: python -m benchmarks", title="Benchmarks")
-
-
-def machine() -> dict[str, Any]:
-    lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {
-        "cpu": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
-        "load": round(os.getloadavg()[0], 1),
-        "python": platform.python_version(),
-    }
 
 
 def commit() -> str:

@@ -22,6 +22,7 @@ _OTHER = ("#3b6fb6", "#b64a8f", "#5f8f3b", "#8a6d3b", "#1f9bb0", "#a05a2c")
 #: Rows of the heat map: beyond, those with the fewest turns are left out.
 MAX_INTENTS = 40
 _LONGEST = 28
+_ARROWS = ("array", "arrayminus")
 
 
 def charts(report: dict[str, Any]) -> list[Any]:
@@ -221,3 +222,42 @@ def _by_turn(report: dict[str, Any], names: dict[str, str], colours: dict[str, s
     figure.update_xaxes(title="turn", dtick=1)
     figure.update_yaxes(**_scale(words))
     return figure
+
+
+def load_charts(report: dict[str, Any]) -> list[Any]:
+    """Of a load test: the time of a reply, and the replies a second, against the users at once."""
+    models = report["models"]
+    names = {model: _short(name) for model, name in labels(models).items()}
+    colours = _colours(models)
+    figures = []
+    for key, title, axis in (
+        ("latency_p95_s", "Time that 95% of the replies stay under, 95% intervals", "p95 of a whole reply, seconds"),
+        ("replies_per_s", "Throughput", "replies a second"),
+    ):
+        figure = _figure(title)
+        for model in models:
+            levels = [level for level in model["levels"] if level[key] is not None]
+            bounded = [level for level in levels if None not in (level.get(f"{key}_ci") or [None])]
+            bars = [error_bars(level, key) for level in levels] if levels and len(bounded) == len(levels) else []
+            figure.add_scatter(
+                x=[level["users"] for level in levels],
+                y=[level[key] for level in levels],
+                error_y={"type": "data", "symmetric": False} | {k: [bar[k][0] for bar in bars] for k in _ARROWS}
+                if bars
+                else None,
+                mode="lines+markers",
+                cliponaxis=False,
+                name=names[model["model"]],
+                line={"color": colours[model["model"]]},
+            )
+        if key == "latency_p95_s" and report["equal_p95"]:
+            limit = report["equal_p95"]["limit_s"]
+            words = f"{names[report['equal_p95']['first']]}, one user"
+            figure.add_hline(y=limit, line_dash="dash", line_color="#808080", annotation_text=words)
+        _legend(figure)
+        # Levels double: on a logarithmic axis they are equally far apart.
+        ticks = sorted({level["users"] for model in models for level in model["levels"]})
+        figure.update_xaxes(title="users at once", type="log", tickvals=ticks, ticktext=[f"{n:,}" for n in ticks])
+        figure.update_yaxes(title=axis, rangemode="tozero")
+        figures.append(figure)
+    return figures

@@ -1,4 +1,4 @@
-"""`python -m evals`: run · distill · report · compare · judge · leaderboard · ratings."""
+"""`python -m evals`: run · distill · load · report · compare · judge · leaderboard · ratings."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import typer
 
 from distiller.cli import JobArgument, JsonOption, MapOption, QuietOption, SetOption, SkipBadOption, run_cli
 from distiller.errors import DataError, DistillerError, VoteError
+from evals.load_cli import load
+from evals.options import QueueOption, RunOption, chosen_conversations
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-QueueOption = Annotated[bool, typer.Option("--queue", help="Wait until other queued work has ended.")]
-RunOption = Annotated[str | None, typer.Option("--run", help="A run: its id, the start of it, or latest.")]
 
 #: The columns of the leaderboard that fit a terminal.
 SHOWN = (
@@ -64,10 +64,8 @@ def run(
             path = evaluate_run(found, free_running=free, quiet=quiet)
     else:
         from distiller.chat import OpenOptions
-        from distiller.forms import parse_column_map
         from distiller.job import Evaluation, load_job
-        from distiller.sampling import stratified
-        from distiller.schema import BadLine, read_conversations
+        from distiller.schema import read_conversations
         from evals.contestants import by_name
 
         if data is None or out is None:
@@ -75,16 +73,13 @@ def run(
         if job and system_prompt is not None:
             raise DataError("--job brings its own system prompt along: leave out --system-prompt.")
         told = load_job(job) if job else None
-        bad: list[BadLine] | None = [] if skip_bad else None
-        conversations = read_conversations(data, column_map=parse_column_map(map_), bad=bad)
-        for line in bad or []:
-            typer.echo(f"left out: {line}", err=True)
+        conversations = chosen_conversations(data, map_, skip_bad, limit)
         given = {"max_tokens": max_tokens, "timed_turns": timed_turns, "free_running": free}
         settings = told.evaluation if told else Evaluation()
         with turn(out, queue):
             path = evaluate_models(
                 [by_name(name.strip(), told) for name in models.split(",") if name.strip()],
-                stratified(conversations, limit, 0),
+                conversations,
                 out,
                 settings.model_copy(update={k: v for k, v in given.items() if v is not None}),
                 OpenOptions(),
@@ -112,6 +107,9 @@ def distill(
     path = run_and_score(load_job(job, set_ or []), skip_bad=skip_bad, quiet=quiet, queue=queue)
     if path is not None:
         typer.echo(f"Report: {path.with_suffix('.html')} (also .md and .json)")
+
+
+app.command()(load)
 
 
 @app.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from distiller.chat.bundled import exported_folder
@@ -68,3 +68,10 @@ def by_name(name: str, job: DistillationJob | None = None) -> Contestant:
     folder = Path(rest).parent if scheme == "gguf" else exported_folder(rest) if scheme == "bundled" else None
     told = told_in(folder) if folder else None
     return Contestant(name, *told) if told else Contestant(name, None, job)
+
+
+def in_service(name: str, job: DistillationJob | None = None) -> Contestant:
+    """As `by_name`; and `job`'s own teacher is told what the job tells its teacher, as it is where it serves."""
+    contestant = by_name(name, job)
+    is_teacher = job is not None and contestant.role is None and name == job.teacher_model
+    return replace(contestant, role="teacher") if is_teacher else contestant

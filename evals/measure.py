@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import platform
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +41,28 @@ def measure(
     request: dict[str, Any] = {"name": name, "job": job.model_dump(mode="json") if job else None}
     request |= {"data": str(data_file), "turns": turns, "max_tokens": max_tokens}
     request |= {"options": options.__dict__, "system_prompt": system_prompt}
+    return in_fresh_process("evals.measure", request, f"Measuring {name}")
+
+
+def in_fresh_process(module: str, request: dict[str, Any], what: str) -> dict[str, Any]:
+    """What `python -m module` answers to `request`, by `answer_parent`. Raises its DistillerError, in its words."""
     done = subprocess.run(
-        [sys.executable, "-m", "evals.measure"], input=json.dumps(request), capture_output=True, text=True, check=False
+        [sys.executable, "-m", module], input=json.dumps(request), capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or ["no message"]
-        raise DistillerError(f"Measuring {name} failed: {lines[-1]}")
+        lines = done.stderr.strip().splitlines() or [f"its process ended with code {done.returncode}, without a word"]
+        kinds = {kind.exit_code: kind for kind in DistillerError.__subclasses__()}
+        raise kinds.get(done.returncode, DistillerError)(f"{what} failed: {lines[-1]}")
     return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def answer_parent(measured: Callable[[dict[str, Any]], Coroutine[Any, Any, dict[str, Any]]]) -> None:
+    """The other end of `in_fresh_process`."""
+    try:
+        print(json.dumps(asyncio.run(measured(json.loads(sys.stdin.read())))))
+    except DistillerError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
 
 
 def timed_turns(data: Sequence[Conversation], count: int) -> list[tuple[str, int]]:
@@ -87,7 +104,7 @@ async def _measure(request: dict[str, Any]) -> dict[str, Any]:
         before_model = time.perf_counter() - sent
         completion = await _stream(model, one)
         singles.append((before_model, completion, time.perf_counter() - sent, time.process_time() - cpu))
-    peak = _peak_memory_bytes()
+    peak = peak_memory_bytes()
     many = timed_turns(data, AT_ONCE)
     sent = time.perf_counter()
     await _all_at_once(model, [request_of(place, known[place[0]][: place[1]]) for place in many])
@@ -136,7 +153,7 @@ async def _all_at_once(model: ChatModel, requests: Sequence[ChatRequest]) -> Non
     await asyncio.gather(*(run(part) for part in parts))
 
 
-def _peak_memory_bytes() -> int:
+def peak_memory_bytes() -> int:
     """Of this process alone. Linux carries ru_maxrss over from the parent, so its own high-water mark is read."""
     status = Path("/proc/self/status")
     if status.exists():
@@ -147,9 +164,20 @@ def _peak_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+def machine() -> dict[str, Any]:
+    """What times were taken on, and how busy it was."""
+    import psutil
+
+    lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "cpu": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "load": round(os.getloadavg()[0], 1),
+        "python": platform.python_version(),
+    }
+
+
 if __name__ == "__main__":
-    try:
-        print(json.dumps(asyncio.run(_measure(json.loads(sys.stdin.read())))))
-    except DistillerError as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
+    answer_parent(_measure)

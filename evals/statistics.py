@@ -43,14 +43,14 @@ def clustered_mean(values: np.ndarray, clusters: Sequence[str]) -> Clustered:
     return Clustered(cluster_sums(rows, clusters), lambda s: float(s[0] / s[1]) if s[1] else float("nan"))
 
 
-def _weights(clusters: int, resamples: int, seed: int) -> np.ndarray:
+def cluster_weights(clusters: int, resamples: int, seed: int) -> np.ndarray:
     """(resamples, clusters): how often each cluster is drawn, with replacement."""
     return np.random.default_rng(seed).multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples)
 
 
 def bootstrap_interval(score: Clustered, *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
     """95% percentile interval over resampled clusters (Efron 1979)."""
-    totals = _weights(len(score.sums), resamples, seed) @ score.sums
+    totals = cluster_weights(len(score.sums), resamples, seed) @ score.sums
     low, high = np.nanpercentile([score.score(row) for row in totals], [2.5, 97.5])
     return float(low), float(high)
 
@@ -99,7 +99,7 @@ def paired_bootstrap(
     p is twice the share of resamples on the wrong side of 0, so that it rejects where the interval leaves 0 out. For a
     clear difference it is twice that of sacrebleu's paired bootstrap, which looks at one side only.
     """
-    weights = _weights(len(a.sums), resamples, seed)
+    weights = cluster_weights(len(a.sums), resamples, seed)
     differences = np.array([a.score(x) - b.score(y) for x, y in zip(weights @ a.sums, weights @ b.sums, strict=True)])
     low, high = np.nanpercentile(differences, [2.5, 97.5])
     tail = min((differences <= 0).sum(), (differences >= 0).sum())
@@ -111,7 +111,7 @@ def ratio_interval(
     a: Clustered, b: Clustered, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float] | None:
     """95% percentile interval of a / b on the same resamples of the same clusters; None where b is 0 in one of forty."""
-    weights = _weights(len(a.sums), resamples, seed)
+    weights = cluster_weights(len(a.sums), resamples, seed)
     pairs = np.array([(a.score(x), b.score(y)) for x, y in zip(weights @ a.sums, weights @ b.sums, strict=True)])
     known = pairs[pairs[:, 1] > 0]
     if len(known) < 0.975 * resamples:
