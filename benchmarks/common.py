@@ -14,6 +14,8 @@ from distiller.tables import print_table
 from evals.measure import machine
 
 RESULTS = Path(__file__).with_name("results")
+#: What long benchmarks keep, to go on with after they were stopped.
+WORK = Path(__file__).with_name("work")
 
 
 @dataclass(frozen=True)

@@ -113,10 +113,16 @@ class Hyperparameters(_Section):
     gradient_accumulation_steps: int = Field(1, ge=1, description="steps' shares the batch is split into")
     num_epochs: int = Field(5, ge=1, le=1000, description="passes over the training conversations")
     temperature: float = Field(1.0, gt=0, le=20, description="softens both distributions of the loss (τ)")
-    loss: Literal["sequence", "forward_kl"] = Field(
-        "forward_kl", description="sequence: cross-entropy on the teacher's text; forward_kl: its logits too"
+    loss: Literal["sequence", "forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl", "total_variation"] = (
+        Field(
+            "forward_kl",
+            description="sequence: cross-entropy on the teacher's text; all others: its logits too, and how far the student's "
+            "may be from them",
+        )
     )
-    kd_weight: float = Field(0.9, ge=0, le=1, description="w in (1 − w)·CE + w·KL; unused by loss: sequence")
+    kd_weight: float = Field(0.9, ge=0, le=1, description="w in (1 − w)·CE + w·loss; unused by loss: sequence")
+    jsd_beta: float = Field(0.5, ge=0, le=1, description="of loss: jsd; 0 is forward KL, 1 is reverse KL")
+    skew_alpha: float = Field(0.1, ge=0, lt=1, description="the teacher's (skew_kl) or student's share in the mixture")
     warmup_ratio: float = Field(0.05, ge=0, lt=1, description="share of the steps in which the rate grows")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's, on matrices")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
@@ -222,9 +228,9 @@ class DistillationJob(_Section):
             raise ValueError(
                 f"student_model {self.student_model!r} ({source}) has no weights to train; use hf: or bundled:"
             )
-        if self.hyperparameters.loss == "forward_kl" and self.teacher_model.startswith(_API):
+        if self.hyperparameters.loss != "sequence" and self.teacher_model.startswith(_API):
             raise ValueError(
-                f"loss: forward_kl needs the teacher's logits, which {self.teacher_model!r} does not give; "
+                f"loss: {self.hyperparameters.loss} needs the teacher's logits, which {self.teacher_model!r} does not give; "
                 "use hyperparameters.loss: sequence"
             )
         if self.teacher_adaptation.enabled and self.teacher_model.startswith(_API):

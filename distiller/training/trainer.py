@@ -136,6 +136,7 @@ class _Trainer:
         self.teacher: LiveTeacher | None = None
         if data.teacher is not None:
             self.teacher = LiveTeacher(data.teacher, self.tokenizer, kept_tokens(start), precision)
+            self.divergence = losses.DIVERGENCES[settings.loss](settings.jsd_beta, settings.skew_alpha)
         if settings.lora_rank is not None:
             model = with_adapters(model, settings.lora_rank)
         trainable = [p for p in model.parameters() if p.requires_grad]
@@ -256,12 +257,15 @@ class _Trainer:
             signal = torch.cat([self.teacher.log_probs(self.views[e.id], e) for e in batch]).to(device)
             # Some models pad their output beyond the tokenizer; the padding has no counterpart.
             common = logits[:, : signal.shape[-1]]
-            sums["kl"] = losses.forward_kl(common, signal, chosen, self.settings.temperature)
+            sums[self.settings.loss] = losses.divergence_loss(
+                self.divergence, common, signal, chosen, self.settings.temperature
+            )
         return sums
 
     def _total(self, sums: dict[str, Any]) -> Any:
         weight = self.settings.kd_weight
-        return (1 - weight) * sums["ce"] + weight * sums["kl"] if "kl" in sums else sums["ce"]
+        loss = self.settings.loss
+        return (1 - weight) * sums["ce"] + weight * sums[loss] if loss in sums else sums["ce"]
 
     def _end_epoch(self, progress: Progress, label: str) -> None:
         import torch

@@ -40,10 +40,10 @@ def test_the_same_weights_under_the_same_prompt_agree(tiny_model: Path) -> None:
     signal = teacher.log_probs(conversation, example)
     logits, labels = student_logits(tiny_model, example)
     assert signal.shape == logits.shape
-    per_token = float(losses.forward_kl(logits, signal, labels)) / len(labels)
+    per_token = float(losses.divergence_loss(losses.forward_kl, logits, signal, labels)) / len(labels)
     assert abs(per_token) < 1e-4
     # and a shift by one position would have been seen
-    shifted = float(losses.forward_kl(logits[1:], signal[:-1], labels[1:])) / len(labels)
+    shifted = float(losses.divergence_loss(losses.forward_kl, logits[1:], signal[:-1], labels[1:])) / len(labels)
     assert shifted > 0.1
 
 
@@ -54,7 +54,7 @@ def test_a_dropped_turn_has_no_signal(tiny_model: Path) -> None:
     teacher = LiveTeacher(str(tiny_model), AutoTokenizer.from_pretrained(tiny_model), None, "float32")
     logits, labels = student_logits(tiny_model, example)
     signal = teacher.log_probs(conversation, example)
-    assert float(losses.forward_kl(logits, signal, labels)) / len(labels) < 1e-4
+    assert float(losses.divergence_loss(losses.forward_kl, logits, signal, labels)) / len(labels) < 1e-4
 
 
 def test_the_teacher_reads_its_own_prompt(tiny_model: Path) -> None:
