@@ -1,4 +1,4 @@
-"""`python -m distiller`: run · generate · curate · train · adapt · embed · export · split · describe · jobs."""
+"""`python -m distiller`: run · generate · curate · train · adapt · embed · export · serve · split · describe · jobs."""
 
 from __future__ import annotations
 
@@ -157,6 +157,43 @@ def export(
         from distiller.export.hub import push
 
         typer.echo(push(target / "hub", push_to, private=private), err=as_json)
+
+
+@app.command()
+def serve(
+    model: Annotated[
+        str, typer.Argument(help="A run (its student), RUN/teacher, a folder, bundled:NAME or gguf:FILE.")
+    ],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: one that is free.")] = 8080,
+    host: Annotated[
+        str, typer.Option(help="0.0.0.0: for other machines too; set DISTILLER_SERVE_KEY then.")
+    ] = "127.0.0.1",
+) -> None:
+    """Serve a model by the OpenAI protocol, for any client. Ctrl-C ends it."""
+    import signal
+    import threading
+
+    from distiller.chat.gguf_local import start_server
+    from distiller.export.serve import KEY_VARIABLE, check_address, key, servable
+
+    found = servable(model)
+    check_address(host, port)
+    server: Any = start_server(found.alias, found.file, host=host, port=port, alias=found.alias, key=key())
+    address = f"{server.listening_address}/v1"
+    typer.echo(f"{found.alias} ({found.file}) answers at {address}")
+    for sentence in found.advice:
+        typer.echo(sentence)
+    if found.system_prompt:
+        typer.echo(f"System prompt: {found.system_prompt}")
+    if host not in {"127.0.0.1", "localhost", "::1"} and not key():
+        typer.echo(f"Anyone who reaches this machine can use it: set {KEY_VARIABLE} to a key of yours.", err=True)
+    sys.stdout.flush()
+    ended = threading.Event()
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, lambda *_: ended.set())
+    ended.wait()
+    del server
+    typer.echo("Ended.")
 
 
 @app.command()

@@ -65,7 +65,7 @@ class GGUFModel(ChatModel):
         if magic != b"GGUF":
             raise ModelError(f"{name}: {file} is no GGUF file. Make one with: python -m distiller export RUN")
         self.name, self.identity = name, f"gguf:{digest[:16]}"
-        self._server = _serve(name, file)
+        self._server = start_server(name, file)
         facts = self._facts()
         self.parameters, self.weights_bytes = facts["n_params"], file.stat().st_size
         self._workers = ThreadPoolExecutor(SLOTS, thread_name_prefix="llama.cpp")
@@ -133,7 +133,12 @@ class GGUFModel(ChatModel):
         del self._server
 
 
-def _serve(name: str, file: Path) -> Any:
+def start_server(name: str, file: Path, *, host: str = "", port: int = 0, alias: str = "", key: str = "") -> Any:
+    """llama.cpp's server for a GGUF file: at a free port of this machine alone, unless `host` and `port` say otherwise. It
+    ends when it is let go of. Clients call the model `alias`, and send `key` along where there is one.
+
+    Raises ModelError where the file cannot be loaded.
+    """
     # OpenMP reads this when it is loaded. Its threads wait for one another by spinning; two processes that do so for
     # long on the same cores take each other's turns, and both become fifteen times slower.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -151,6 +156,13 @@ def _serve(name: str, file: Path) -> Any:
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = available_cores()
     params.cache_ram_mib = PROMPT_CACHE_MB
     params.verbosity = -1
+    params.port = port
+    if host:
+        params.hostnames = [host]
+    if alias:
+        params.model_alias = {alias}
+    if key:
+        params.api_keys = [key]
     try:
         return xllamacpp.Server(params)
     except Exception as error:  # the binding raises bare exceptions

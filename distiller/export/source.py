@@ -23,7 +23,7 @@ from distiller.chat.bundled import (
 from distiller.chat.registry import local_source
 from distiller.errors import ExportError, ModelError, RunError
 from distiller.export.gguf_file import rounded_to
-from distiller.job import CUT_FROM_TEACHER
+from distiller.job import CUT_FROM_TEACHER, DistillationJob
 from distiller.prompting import Prompting
 from distiller.runs import Run, find_run
 from distiller.schema import Message, read_conversations, text_hash
@@ -79,15 +79,7 @@ class Source:
     @property
     def advice(self) -> list[str]:
         """What whoever serves the model has to tell it, a sentence each."""
-        said = []
-        if self.system_prompt:
-            said.append("It was trained with this system prompt; without it, replies are worse.")
-        if self.run is not None and self.contestant == "student" and self.run.job.retrieval.student:
-            said.append(
-                "It was trained with lines of the policies beside each question: look them up for each question and put "
-                "them into its message, as `distiller/prompting.py` does."
-            )
-        return said
+        return advice_of(self.contestant, self.run.job) if self.run else []
 
     @property
     def prompting(self) -> Prompting:
@@ -135,6 +127,18 @@ class Source:
 
 #: Of the models that come with the project; others say it in the README of their folder.
 _BASE_LICENCES = {bundled.hub: "apache-2.0" for bundled in CHAT_MODELS.values()}
+
+
+def advice_of(contestant: str, job: DistillationJob) -> list[str]:
+    said = []
+    if job.system_prompt:
+        said.append("It was trained with this system prompt; without it, replies are worse.")
+    if contestant == "student" and job.retrieval.student:
+        said.append(
+            "It was trained with lines of the policies beside each question: look them up for each question and put them into "
+            "its message, as `distiller/prompting.py` does."
+        )
+    return said
 
 
 def find_source(text: str) -> Source:
