@@ -28,7 +28,7 @@ STUDENT = "bundled:fernhill-student"
 TEST = ROOT / "datasets" / "helpdesk" / "test.jsonl"
 MAX_TOKENS = 64
 ROUNDS, TURNS = 3, 48
-USERS = (1, 2, 4, 8, 16, 32)
+USERS, MIN_REPLIES = (1, 4, 16, 32), 60
 
 
 def main() -> None:
@@ -76,7 +76,7 @@ def quality(teacher: Contestant, student: Contestant, folder: Path) -> dict[str,
 def load(teacher: Contestant, student: Contestant, folder: Path) -> dict[str, Any]:
     """The load test's report, the teacher being the one that others are held to."""
     plan = Plan(users=USERS, find_users=True, again_if_disturbed=True)
-    settings = LoadSettings(max_tokens=MAX_TOKENS)
+    settings = LoadSettings(max_tokens=MAX_TOKENS, min_replies=MIN_REPLIES)
     path = load_test([teacher, student], read_conversations(TEST), folder, settings, plan, OpenOptions())
     return json.loads(path.read_text("utf-8"))
 

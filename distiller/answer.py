@@ -22,7 +22,7 @@ from tenacity import (
 )
 
 from distiller.chat.base import ChatModel, ChatRequest
-from distiller.errors import TransientRequestError
+from distiller.errors import RefusedRequestError, TransientRequestError
 from distiller.progress import Tracker
 from distiller.schema import Completion, text_hash
 
@@ -73,8 +73,10 @@ async def answer(
     *,
     tracker: Tracker | None = None,
     on_completion: Callable[[int, Completion], None] | None = None,
+    refused: dict[int, RefusedRequestError] | None = None,
 ) -> list[Completion]:
-    """One completion a request, in order. Raises RequestError when one failed for good.
+    """One completion a request, in order. Raises RequestError when one failed for good; with `refused` those that were
+    refused are noted there by their place, have an empty completion, are not stored, and end nothing.
 
     Batches are made from the whole list before the store is asked, so a resumed call runs the same
     batches as an undisturbed one: in bfloat16 a reply may depend on the batch it was in.
@@ -104,7 +106,14 @@ async def answer(
         if not missing:
             return
         async with slots:
-            completions = await _with_retries(model, [requests[index] for index in missing])
+            try:
+                completions = await _with_retries(model, [requests[index] for index in missing])
+            except RefusedRequestError as error:
+                if refused is None or len(missing) > 1:  # of several it does not say which
+                    raise
+                refused[missing[0]] = error
+                arrived(missing[0], Completion(text="", finish_reason="other"))
+                return
         store.put({keys[index]: completion for index, completion in zip(missing, completions, strict=True)})
         for index, completion in zip(missing, completions, strict=True):
             arrived(index, completion)

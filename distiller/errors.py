@@ -42,6 +42,10 @@ class RequestError(DistillerError):
     exit_code = 6
 
 
+class RefusedRequestError(RequestError):
+    """This one request is not answered, whoever asks again; others may be."""
+
+
 class TransientRequestError(RequestError):
     """Worth another try. `retry_after_s` is the server's own wish, in seconds, where it gave one."""
 

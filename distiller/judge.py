@@ -14,6 +14,7 @@ from typing import Literal
 
 from distiller.answer import CompletionStore, answer, fingerprint
 from distiller.chat.base import ChatModel, ChatRequest, Sampling
+from distiller.errors import RefusedRequestError
 from distiller.progress import Tracker
 from distiller.schema import Completion, Message
 
@@ -135,11 +136,16 @@ async def judge(
     sampling: Sampling,
     tracker: Tracker | None = None,
 ) -> list[Judgement]:
-    """A judgement for each comparison, in order. Verdicts that were received are never asked for again.
+    """A judgement for each comparison, in order. Verdicts that were received are never asked for again. A request that the
+    server refuses, such as one that is too long or that its filter takes for harm, gives no verdict.
 
-    Raises RequestError when a request failed for good; what was received until then is in the store.
+    Raises RequestError when a request failed for good otherwise, or all were refused; what was received until then is in
+    the store.
     """
-    said = iter(await answer(model, requests(comparisons, sampling), store, tracker=tracker))
+    asked, refused = requests(comparisons, sampling), dict[int, RefusedRequestError]()
+    said = iter(await answer(model, asked, store, tracker=tracker, refused=refused))
+    if refused and len(refused) == len({fingerprint(model, request) for request in asked}):
+        raise next(iter(refused.values()))
     return [_IDENTICAL if c.identical else _judgement(next(said), next(said)) for c in comparisons]
 
 

@@ -37,9 +37,13 @@ class PolicyIndex:
     def __init__(self, path: Path, encoder: Encoder, answered: Sequence[Conversation] = ()) -> None:
         """Reads the `## ` sections of `path`; `answered` are conversations with references.
 
-        Raises DataError where there is no section.
+        Raises DataError where it cannot be read, or has no section.
         """
-        parts = re.split(r"^## +", path.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{path}: the policies cannot be read ({error}).") from None
+        parts = re.split(r"^## +", text, flags=re.MULTILINE)[1:]
         sections = [part.strip() for part in parts if part.strip()]
         if not sections:
             raise DataError(f"{path}: holds no section that begins with '## '.")

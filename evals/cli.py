@@ -200,6 +200,10 @@ def judge(
 
     if sum(given is not None for given in (run_name, report, predictions)) > 1:
         raise DataError("--run, --report and --predictions name different replies: give one of them.")
+    if pair and (predictions or (votes and not (report or run_name))):
+        raise DataError("--pair chooses among the models of a report: give it with --run or --report.")
+    if price and min(price) < 0:
+        raise DataError(f"--price {price[0]:g} {price[1]:g}: prices are at least 0.")
     by = judging.Judge(
         judge,
         OpenOptions(key_variable=key_variable),

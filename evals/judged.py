@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from distiller.errors import RunError
 from distiller.judge import Judgement
 from distiller.runs import runs_folder
 from distiller.schema import text_hash, write_text
@@ -132,19 +133,35 @@ def _number(value: float) -> float | None:
 
 
 def keep(folder: Path, rows: Sequence[dict[str, Any]] = (), agreements: Sequence[dict[str, Any]] = ()) -> Path:
-    """Writes them into `folder`/judge.json; what it holds of other judges and pairs stays."""
+    """Writes them into `folder`/judge.json; what it holds of other judges and pairs stays, and what it knows of more
+    battles on the same replies than a row of a later --limit does."""
     path = folder / FILE
     stored = read(folder)
-    kept = {_key(row): row for row in stored["rows"]} | {_key(row): row for row in rows}
-    agreed = {row["judge"]: row for row in [*stored["agreement"], *agreements]}
+    kept = {_key(row): row for row in stored["rows"]}
+    for row in rows:
+        before = kept.get(_key(row))
+        if not (before and before.get("replies") == row.get("replies") and before["battles"] > row["battles"]):
+            kept[_key(row)] = row
+    agreed = {row["judge"]: row for row in stored["agreement"]}
+    for row in agreements:
+        if row["votes"] >= agreed.get(row["judge"], row)["votes"]:
+            agreed[row["judge"]] = row
     value = {"rows": adjusted(list(kept.values())), "agreement": list(agreed.values())}
     write_text(path, json.dumps(value, ensure_ascii=False, indent=1))
     return path
 
 
 def read(folder: Path) -> dict[str, Any]:
+    """Raises RunError for a file that is no such thing any more."""
     path = folder / FILE
-    return json.loads(path.read_text("utf-8")) if path.exists() else {"rows": [], "agreement": []}
+    if not path.exists():
+        return {"rows": [], "agreement": []}
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError:
+        raise RunError(
+            f"{path} is damaged. Delete it and judge again: verdicts that were received are not asked for twice."
+        ) from None
 
 
 def votes_folder() -> Path:

@@ -122,13 +122,20 @@ def judge_predictions(
 ) -> dict[str, Any]:
     """Judges two predictions files on the turns that both answer, and writes `out`/judge.json; its rows as a section.
 
-    A model is named after its file. Raises DataError for files that share no turn of the data.
+    A model is named after its file. Replies that followed the model's own earlier ones (`*.free.jsonl`) are shown with
+    those. Raises DataError for files that share no turn of the data, or of which only one is such a file.
     """
     names = tuple(_name_of(path, files) for path in files)
+    free = [path.stem.endswith(".free") for path in files]
+    if free[0] != free[1]:
+        raise DataError(
+            f"{files[free.index(True)]} follows the model's own earlier replies and {files[free.index(False)]} the references: "
+            "their turns cannot be compared. Give two files of one kind."
+        )
     said = {name: _predictions(path) for name, path in zip(names, files, strict=True)}
     data = stratified(read_conversations(data_file), limit, 0)
     with locked(out):
-        rows = _judge_pairs(by, data, said, [(names[0], names[1])], votes, job, data_file.name, quiet)
+        rows = _judge_pairs(by, data, said, [(names[0], names[1])], votes, job, data_file.name, quiet, free[0])
         judged.keep(out, rows)
     return {"rows": judged.adjusted(rows), "agreement": []}
 
@@ -174,10 +181,11 @@ def _judge_pairs(
     job: DistillationJob | None,
     data_set: str,
     quiet: bool,
+    own_history: bool = False,
 ) -> list[dict[str, Any]]:
     rows = []
     for a, b in pairs:
-        cases = _cases(data, said[a], said[b], data_set, job)
+        cases = _cases(data, said[a], said[b], data_set, job, own_history)
         if not cases:
             raise DataError(f"{a} and {b} have no turn of {data_set} in common. Name the data they answered.")
         judgements, figures = _ask(by, cases, [(a, b)] * len(cases), votes, f"{_end(a)} against {_end(b)}", quiet)
@@ -188,23 +196,28 @@ def _judge_pairs(
 
 
 def _cases(
-    data: Sequence[Conversation], a: Replies, b: Replies, data_set: str, job: DistillationJob | None
+    data: Sequence[Conversation],
+    a: Replies,
+    b: Replies,
+    data_set: str,
+    job: DistillationJob | None,
+    own_history: bool = False,
 ) -> list[Case]:
-    """A case for each turn that both sides answered."""
+    """A case for each turn that both sides answered. `own_history`: each after its own earlier replies."""
     policy = teacher_prompting(job).reference_policies(data) if job else [[""] * len(c.turns()) for c in data]
     by_turn = {(c.id, t): text for c, texts in zip(data, policy, strict=True) for t, text in enumerate(texts)}
     cases = []
     for item in items_of(data):
         turns, t, name = item.conversation.turns(), item.turn.index, item.conversation.id
-        # Without a reference each side lived with its own words: from there on the talks are shown apart.
-        start = next((turn.index for turn in turns[:t] if turn.reference is None), t)
+        # Where each side lived with its own words the talks are shown apart: from the first turn without a reference on.
+        start = 0 if own_history else next((turn.index for turn in turns[:t] if turn.reference is None), t)
         shown = range(start, t + 1)
         if any((name, u) not in side for side in (a, b) for u in shown):
             continue
         references = [turn.reference or "" for turn in turns]
         lines = dict.fromkeys(line for u in shown for line in by_turn[name, u].splitlines())
         comparison = Comparison(
-            context=tuple(history(turns, references, start, None)),
+            context=tuple(history(turns, references, start, item.conversation.system)),
             a=_side(turns, [a[name, u] for u in shown], start),
             b=_side(turns, [b[name, u] for u in shown], start),
             reference=item.turn.reference,
@@ -353,6 +366,8 @@ def _predictions(path: Path) -> dict[tuple[str, int], str]:
         found = [Prediction.model_validate(row) for row in read_jsonl(path)]
     except (ValueError, ValidationError):
         found = []
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
     if not found:
         raise DataError(
             f"{path}: holds no predictions. Expected a file that `python -m evals run` left in predictions/."

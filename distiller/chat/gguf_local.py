@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from distiller.chat.base import ChatModel, ChatRequest
-from distiller.errors import ModelError, RequestError
+from distiller.errors import ModelError, RefusedRequestError
 from distiller.schema import Completion, text_hash
 
 #: Requests decoded together; more wait. Past four, two cores gain nothing and each stream slows down.
@@ -125,7 +125,7 @@ class GGUFModel(ChatModel):
         if stopped is None or not stopped.is_set():  # it may have waited for a slot until nobody wanted it
             self._server.handle_chat_completions(_arguments(request), reply.take)
         if reply.error is not None:
-            raise RequestError(f"{self.name}: {_in_words(reply.error, request)}")
+            raise RefusedRequestError(f"{self.name}: {_in_words(reply.error, request)}")
         return reply.completion(request.top_logprobs)
 
     async def aclose(self) -> None:

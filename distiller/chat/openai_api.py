@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from distiller.chat.base import ChatModel, ChatRequest
-from distiller.errors import ModelError, RequestError, TransientRequestError
+from distiller.errors import ModelError, RefusedRequestError, RequestError, TransientRequestError
 from distiller.schema import Completion
 
 _FINISH = {"stop": "stop", "length": "length", "content_filter": "content_filter"}
@@ -152,7 +152,7 @@ class _words:
             case openai.NotFoundError():
                 raise RequestError(f"{self.name}: the server knows no such model or address (404).") from None
             case openai.APIStatusError():
-                raise RequestError(
+                raise RefusedRequestError(
                     f"{self.name}: the server answered {error.status_code}: {error.message[:300]}"
                 ) from None
             case openai.APIConnectionError() | httpx.TransportError():

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from distiller.chat.base import ChatModel, ChatRequest
-from distiller.errors import ModelError, RequestError
+from distiller.errors import ModelError, RefusedRequestError
 from distiller.schema import Completion, Message, text_hash
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class TransformersModel(ChatModel):
         ids = self.tokenizer(text, add_special_tokens=False).input_ids
         room = self.context - request.sampling.max_tokens
         if len(ids) > room:
-            raise RequestError(
+            raise RefusedRequestError(
                 f"{self.name}: the prompt has {len(ids)} tokens; the model holds {self.context} and the reply may "
                 f"take {request.sampling.max_tokens}. Shorten the conversation or lower max_tokens."
             )
