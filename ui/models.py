@@ -32,7 +32,7 @@ DEFAULT_TEACHER = "bundled:fernhill-support-135m"
 SHIPPED_STUDENT = "bundled:fernhill-student"
 UNTRAINED = "bundled:smollm2-135m-instruct"
 SHIPPED_LABELS = {
-    SHIPPED_STUDENT: "Student of the shop (21M)",
+    SHIPPED_STUDENT: "Student of the shop (17M)",
     DEFAULT_TEACHER: "Teacher of the shop (135M)",
     UNTRAINED: "Untrained model (135M)",
 }
