@@ -215,11 +215,11 @@ def offered_first(request: gr.Request) -> tuple[Any, ...]:
         return gr.Row(visible=False), gr.skip(), gr.skip()
     busy = any(run_view.overall_state(run) in _BUSY for run in runs)
     words = (
-        "The first student is being trained; the Distill tab shows how far it is. Until then the shop's teacher meets a "
-        "model that nobody trained."
+        "The first student of your own is being trained; the Distill tab shows how far it is. Until then the models that "
+        "ship meet here."
         if busy
-        else "No student yet: until there is one, the shop's teacher meets a model that nobody trained. "
-        "Training the first takes about ten minutes on two cores."
+        else "The models that ship meet here: the shop's teacher, the small student distilled from it, and one that nobody "
+        "trained. Training a student of your own takes about ten minutes on two cores."
     )
     return gr.Row(visible=True), words, gr.Button("Watch it" if busy else "Distil the first student")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,9 +15,11 @@ from typing import Any
 
 import pytest
 
+from distiller.embedding import load_retrieval_encoder
 from distiller.errors import DataError, RequestError, RunError
 from distiller.job import TeacherPrice, parse_job
 from distiller.judge import Judgement
+from distiller.retrieval import PolicyIndex
 from distiller.runs import file_hash
 from distiller.schema import Completion, write_jsonl, write_text
 from evals import judged
@@ -224,6 +227,63 @@ def test_without_references_each_side_is_shown_with_its_own_words(
     assert json.loads((tmp_path / "out" / "judge.json").read_text())["rows"][0]["a"] == "one"
 
 
+def test_free_running_replies_are_shown_with_their_own_history(
+    tmp_path: Path, judge_model: FakeOpenAI, votes: VoteStore
+) -> None:
+    """There are references, and the talks did not follow them."""
+    data, files = predictions(tmp_path, ["Yes.", "Fine."], ["No.", "Sorry."])
+    write_jsonl(data, [talk("t", "Question 0?", "The reference.", "Question 1?", "Another.")])
+    free = tuple(file.rename(file.with_suffix(".free.jsonl")) for file in files)
+    judge_predictions((free[0], free[1]), data, tmp_path / "out", by(judge_model), votes)
+    asked = [request["messages"][-1]["content"] for request in judge_model.requests]
+    assert any("> Support: Yes.\n> Customer: Question 1?\n> Support: Fine." in text for text in asked)
+    assert not any("> Support: The reference." in text for text in asked)
+    shutil.copyfile(free[1], tmp_path / "two.jsonl")
+    with pytest.raises(DataError, match="Give two files of one kind"):
+        judge_predictions((free[0], tmp_path / "two.jsonl"), data, tmp_path / "out", by(judge_model), votes)
+
+
+def test_the_conversation_s_own_system_message_is_shown(
+    tmp_path: Path, judge_model: FakeOpenAI, votes: VoteStore
+) -> None:
+    data, files = predictions(tmp_path, ["Yes."], ["No."])
+    told = {"role": "system", "content": "The customer is in Norway."}
+    write_jsonl(data, [{"id": "t", "messages": [told, {"role": "user", "content": "Do you ship?"}]}])
+    judge_predictions(files, data, tmp_path / "out", by(judge_model), votes)
+    asked = judge_model.requests[0]["messages"][-1]["content"]
+    assert "> System: The customer is in Norway.\n> Customer: Do you ship?" in asked
+
+
+def test_a_refused_request_gives_no_verdict_and_ends_nothing(
+    tmp_path: Path, judge_model: FakeOpenAI, votes: VoteStore
+) -> None:
+    judge_model.faults.append(Fault(status=400))
+    data, files = predictions(tmp_path, ["Yes.", f"Fine, {RIGHT}"], ["No.", "Sorry."])
+    (row,) = judge_predictions(files, data, tmp_path / "out", by(judge_model), votes)["rows"]
+    assert (row["battles"], row["n"], row["unreadable"]) == (2, 1, 1)
+    # Asked again it is answered: a refusal is not kept.
+    (row,) = judge_predictions(files, data, tmp_path / "out", by(judge_model), votes)["rows"]
+    assert (row["n"], row["stored"]) == (2, 3)
+
+
+def test_when_all_are_refused_it_is_said(tmp_path: Path, judge_model: FakeOpenAI, votes: VoteStore) -> None:
+    judge_model.faults.extend([Fault(status=400)] * 2)
+    data, files = predictions(tmp_path, ["Yes."], ["No."])
+    with pytest.raises(RequestError, match="the server answered 400"):
+        judge_predictions(files, data, tmp_path / "out", by(judge_model), votes)
+
+
+def test_what_cannot_be_read_is_said(tmp_path: Path, judge_model: FakeOpenAI, votes: VoteStore) -> None:
+    data, files = predictions(tmp_path, ["Yes."], ["No."])
+    with pytest.raises(DataError, match="cannot be read"):
+        judge_predictions((tmp_path, files[1]), data, tmp_path / "out", by(judge_model), votes)
+    write_text(tmp_path / "out" / "judge.json", '{"rows": [')
+    with pytest.raises(RunError, match=r"judge\.json is damaged"):
+        judge_predictions(files, data, tmp_path / "out", by(judge_model), votes)
+    with pytest.raises(DataError, match="the policies cannot be read"):
+        PolicyIndex(tmp_path / "moved.md", load_retrieval_encoder())
+
+
 def test_predictions_that_share_no_turn_are_refused(tmp_path: Path, judge_model: FakeOpenAI, votes: VoteStore) -> None:
     data, files = predictions(tmp_path, ["Yes."], [])
     with pytest.raises(DataError, match="holds no predictions"):
@@ -240,7 +300,7 @@ def test_other_pairs_and_judges_stay_in_the_file(folder: Path, judge_model: Fake
     for row in section["rows"]:  # two tests of one judge: Holm
         assert row["p_adjusted"] >= row["p"]
     limited = judge_report(folder, by(judge_model), votes, pair=("student", "teacher"), limit=1)
-    assert [row["battles"] for row in limited["rows"]] == [6, 2]
+    assert [row["battles"] for row in limited["rows"]] == [6, 6]  # what is known of more battles stays
 
 
 def test_the_report_has_a_section_of_its_own(folder: Path, judge_model: FakeOpenAI, votes: VoteStore) -> None:
