@@ -116,7 +116,8 @@ def test_later_turns_follow_the_references(folder: Path, judge_model: FakeOpenAI
             "> Customer: How do I return a kettle? (c-1.1)\n> Support: Send it back within 30 days; the label is in "
             "your account.\n> Customer: How do I return a kettle? (c-1.2)"
         ) in asked
-    assert shown(judge_model.requests[0]["messages"]) == shown(judge_model.requests[1]["messages"])[::-1]
+    one, other = (shown([{"content": asked}]) for asked in second)
+    assert one == other[::-1]
 
 
 def test_the_judge_sees_the_policy_of_the_job(

@@ -75,7 +75,7 @@ def test_a_blind_battle_of_two_turns_its_vote_and_its_link(page: Any, address: s
     vote_button(page, "B is better").click()
     expect(page.locator("#verdict")).to_contain_text("You found B better. Thank you", timeout=SLOW_MS)
     for side in "AB":
-        expect(page.locator(f"#name-{side}")).to_contain_text(re.compile("Teacher of the shop|Untrained model"))
+        expect(page.locator(f"#name-{side}")).to_contain_text(re.compile("of the shop|Untrained model"))
         expect(page.locator(f"#figures-{side}")).to_contain_text("Similarity to the reference", timeout=SLOW_MS)
     expect(vote_button(page, "B is better")).to_be_disabled()
     page.get_by_role("button", name="Copy the link", exact=True).click()
@@ -122,7 +122,8 @@ def test_named_models_show_their_figures_and_a_new_battle_is_empty(page: Any) ->
     ask(page, GREETING)
     for side in "AB":
         expect(page.locator(f"#figures-{side}")).to_contain_text("tokens/s", timeout=SLOW_MS)
-    expect(page.locator("#name-A")).to_contain_text("Teacher of the shop")
+    expect(page.locator("#name-A")).to_contain_text("Student of the shop")
+    expect(page.locator("#name-B")).to_contain_text("Teacher of the shop")
     page.get_by_role("button", name="New battle", exact=True).click()
     expect(page.locator(".chat .message")).to_have_count(0)
 

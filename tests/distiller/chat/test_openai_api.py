@@ -10,7 +10,7 @@ import pytest
 
 from distiller.chat import ChatRequest, Sampling
 from distiller.chat.openai_api import OpenAIModel
-from distiller.errors import ModelError, RequestError, TransientRequestError
+from distiller.errors import ModelError, RefusedRequestError, RequestError, TransientRequestError
 from distiller.schema import Completion, Message
 from tests.fakes import FakeOpenAI, Fault, pieces_of, prompt_tokens_of, reply_to
 from tests.tiny import user
@@ -131,7 +131,7 @@ FAULTS: dict[str, tuple[Fault, type[RequestError], str, float | None]] = {
     "503": (Fault(status=503), TransientRequestError, "503", None),
     "dropped": (Fault(drop_after=2), TransientRequestError, "", None),
     "empty choices": (Fault(empty_choices=True), TransientRequestError, "", None),
-    "400": (Fault(status=400), RequestError, "fault 400", None),
+    "400": (Fault(status=400), RefusedRequestError, "fault 400", None),
     "401": (Fault(status=401), RequestError, "refused the key", None),
     "403": (Fault(status=403), RequestError, "refused the key", None),
     "404": (Fault(status=404), RequestError, "knows no such model", None),
