@@ -15,7 +15,7 @@ from evals.measure import machine
 
 RESULTS = Path(__file__).with_name("results")
 #: What long benchmarks keep, to go on with after they were stopped.
-WORK = Path(__file__).with_name("work")
+KEPT = Path(__file__).with_name("kept")
 
 
 @dataclass(frozen=True)

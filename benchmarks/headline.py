@@ -2,8 +2,8 @@
 
 On the whole test set of the support desk: the facts they state, greedy; their times, one stream, each in its default engine,
 the lookup of policy lines included; their weights and the memory of the serving process; and by the load test how many users
-each carries at the p95 that the teacher has with one, and what a thousand replies cost there. What is measured is kept in
-`benchmarks/work/`, and the same command goes on with what is missing.
+each carries at the p95 that the teacher has with one, and what a thousand replies cost there. Replies and levels of load are
+kept in `benchmarks/kept/`, by the student's file, and the same command goes on with what is missing of them.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import WORK, Figure, write_result
+from benchmarks.common import KEPT, Figure, write_result
 from distiller.chat import OpenOptions
+from distiller.chat.bundled import exported_file
 from distiller.job import Evaluation
+from distiller.runs import file_hash
 from distiller.schema import read_conversations
 from evals.contestants import Contestant, by_name, in_service
 from evals.evaluate import evaluate_models
@@ -32,9 +34,10 @@ USERS, MIN_REPLIES = (1, 4, 16, 32), 60
 
 
 def main() -> None:
-    folder = WORK / "headline"
-    student = by_name(STUDENT)
+    student, file = by_name(STUDENT), exported_file(STUDENT.removeprefix("bundled:"))
     assert student.job is not None, "it ships with its job"
+    assert file is not None, "it ships as a file"
+    folder = KEPT / f"headline-{file_hash(file)[:12]}"
     teacher = in_service(student.job.teacher_model, student.job)
     rounds = [
         {c.name: measure(c, TEST, TURNS, MAX_TOKENS, OpenOptions()) for c in (teacher, student)} for _ in range(ROUNDS)

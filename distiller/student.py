@@ -196,6 +196,7 @@ def build_student(
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from distiller import importance
     from distiller.chat.transformers_local import LOAD_ERRORS
 
     try:
@@ -209,22 +210,19 @@ def build_student(
     measured_on = examples(tokenizer) if examples else []
     chosen = list(range(model.config.get_text_config().num_hidden_layers))
     if layers is not None:
-        from distiller.importance import important_layers
-
         chosen = choose_layers(len(chosen), layers)
         if by_importance and isinstance(layers, int):
-            chosen = important_layers(model, measured_on, layers, say)
+            chosen = importance.important_layers(model, measured_on, layers, say)
         facts["layers"] = chosen
+    neurons = None
     if intermediate_size is not None:
-        from distiller.importance import important_neurons, keep_neurons
-
         # Of the whole model: cut first, it would be measured on text that it does not understand any more.
-        neurons = important_neurons(model, measured_on, intermediate_size)
-        prune_layers(model, chosen)
-        keep_neurons(model, [neurons[layer] for layer in chosen])
+        neurons = importance.important_neurons(model, measured_on, intermediate_size)
         facts["intermediate_size"] = intermediate_size
-    elif layers is not None:
+    if layers is not None:
         prune_layers(model, chosen)
+    if neurons is not None:
+        importance.keep_neurons(model, [neurons[layer] for layer in chosen])
     if vocabulary_size is not None:
         kept = choose_tokens(tokenizer, [*texts, _template_text(tokenizer)], vocabulary_size)
         tokenizer = trim_vocabulary(model, tokenizer, kept)

@@ -23,7 +23,7 @@ from distiller.chat import ChatModel, ChatRequest, OpenOptions, Sampling, open_m
 from distiller.errors import DistillerError
 from distiller.job import DistillationJob
 from distiller.schema import Completion, Conversation, history, read_conversations
-from evals.contestants import Contestant, by_name
+from evals.contestants import Contestant
 
 AT_ONCE = 16
 
@@ -38,7 +38,8 @@ def measure(
 ) -> dict[str, Any]:
     """Figures of the contestant from a fresh process. Raises DistillerError with its words when it fails."""
     name, job = contestant.name, contestant.job
-    request: dict[str, Any] = {"name": name, "job": job.model_dump(mode="json") if job else None}
+    request: dict[str, Any] = {"name": name, "role": contestant.role}
+    request |= {"job": job.model_dump(mode="json") if job else None}
     request |= {"data": str(data_file), "turns": turns, "max_tokens": max_tokens}
     request |= {"options": options.__dict__, "system_prompt": system_prompt}
     return in_fresh_process("evals.measure", request, f"Measuring {name}")
@@ -75,7 +76,7 @@ def timed_turns(data: Sequence[Conversation], count: int) -> list[tuple[str, int
 async def _measure(request: dict[str, Any]) -> dict[str, Any]:
     data = read_conversations(Path(request["data"]))
     job = DistillationJob.model_validate(request["job"]) if request["job"] else None
-    contestant = by_name(request["name"], job)
+    contestant = Contestant(request["name"], request["role"], job)
     model = open_model(contestant.name, OpenOptions(**request["options"]))
     prompting = contestant.prompting(request["system_prompt"])
     sampling = Sampling(max_tokens=request["max_tokens"])

@@ -19,31 +19,32 @@ from evals.ratings import head_to_head, rate, rate_by
 
 TITLE = "Ratings by votes"
 FEW_VISITORS = 10
-#: (title, how a row shows it, what it means), in order.
-COLUMNS: tuple[tuple[str, Callable[[dict[str, Any]], str], str], ...] = (
+#: (title, how a row shows it, what it means).
+Columns = tuple[tuple[str, Callable[[dict[str, Any]], str], str], ...]
+_COUNTED: Columns = (
+    ("won", lambda row: f"{row['wins']:,}", "votes for the model"),
+    ("lost", lambda row: f"{row['losses']:,}", "votes for the other one"),
+    ("tied", lambda row: f"{row['ties']:,}", "both equally good; counts half"),
+    ("both bad", lambda row: f"{row['both_bad']:,}", "neither good; counts half"),
+)
+COLUMNS: Columns = (
     ("rank", lambda row: str(row["rank"]), "1 + the number of models that are surely better; shared when intervals overlap"),
     ("model", lambda row: str(row["model"]), "the model's name"),
     ("rating", lambda row: f"{row['rating']:.0f}", "Bradley–Terry strength on the Elo scale, mean 1000; 400 points ahead wins ten of eleven"),
     ("95% interval", lambda row: f"{row['low']:.0f}–{row['high']:.0f}", "percentile interval of a bootstrap, a visitor being one cluster"),
     ("win rate", lambda row: _share(row, "win_rate", "win"), "wins and half of the ties over all votes on the model; in brackets the 95% interval, a visitor being one cluster"),
     ("votes", lambda row: f"{row['votes']:,}", "votes on the model"),
-    ("won", lambda row: f"{row['wins']:,}", "votes for the model"),
-    ("lost", lambda row: f"{row['losses']:,}", "votes for the other one"),
-    ("tied", lambda row: f"{row['ties']:,}", "both equally good; counts half"),
-    ("both bad", lambda row: f"{row['both_bad']:,}", "neither good; counts half"),
+    *_COUNTED,
 )  # fmt: skip
 PAIRS_TITLE = "Head to head"
 #: As COLUMNS, of a pair that met.
-PAIR_COLUMNS: tuple[tuple[str, Callable[[dict[str, Any]], str], str], ...] = (
+PAIR_COLUMNS: Columns = (
     ("model", lambda row: str(row["model_a"]), "the model whose rates these are"),
     ("against", lambda row: str(row["model_b"]), "the other one"),
     ("win rate", lambda row: _share(row, "win_rate", "win"), "wins and half of the ties over the votes on these two; in brackets the 95% interval of this pair alone"),
     ("equally long", lambda row: _share(row, "equal_length_rate", "equal_length"), "what the win rate would be were the replies equally long: people tend to prefer the longer one"),
     ("votes", lambda row: f"{row['votes']:,}", "votes on these two"),
-    ("won", lambda row: f"{row['wins']:,}", "votes for the model"),
-    ("lost", lambda row: f"{row['losses']:,}", "votes for the other one"),
-    ("tied", lambda row: f"{row['ties']:,}", "both equally good; counts half"),
-    ("both bad", lambda row: f"{row['both_bad']:,}", "neither good; counts half"),
+    *_COUNTED,
 )  # fmt: skip
 
 

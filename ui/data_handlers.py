@@ -98,7 +98,7 @@ class Desk:
             ),
             view.filters.text,
             *(gr.Plot(figure, visible=figure is not None) for figure in figures),
-            *self._show(view, typed, request, first=view.place is None),
+            *self._show(view, typed, request, opened=True, first=view.place is None),
         )
 
     def _hint(self, data: Data, request: gr.Request) -> str:
@@ -212,12 +212,14 @@ class Desk:
         request: gr.Request,
         move: Callable[[list[int]], None] | None = None,
         *,
+        opened: bool = False,
         first: bool = False,
         said: str = "",
         keep_box: bool = False,
     ) -> tuple[Any, ...]:
         """→ `shown`. `typed` is kept as a draft where it is not saved. `move` changes the view, given the places shown;
-        `first` goes to the first turn shown where the chosen one is not among them."""
+        `first` goes to the first turn shown where the chosen one is not among them. The filter by status is set where
+        it was `opened` or has to change, and only then: an answer on its way would take back what was chosen meanwhile."""
         owner = visitor_of(request).owner
         try:
             data = self._data(view)
@@ -226,7 +228,8 @@ class Desk:
             return nothing(str(error))
         places, counts = select(data, edits, view.filters)
         choices = status_choices(counts)
-        if view.filters.status not in dict(choices):  # the last turn of this status was edited
+        gone = view.filters.status not in dict(choices)  # the last turn of this status was edited
+        if gone:
             view.filters = replace(view.filters, status=ALL)
             places, counts = select(data, edits, view.filters)
         if typed is not None and owner:
@@ -236,7 +239,8 @@ class Desk:
         if first and (view.place is None or view.place not in places):
             view.place = places[0] if places else None
         view.page = max(0, min(view.page, pages(places) - 1))
-        radio = gr.Radio([(f"{_NAMES.get(s, s)} {n:,}", s) for s, n in choices], value=view.filters.status)
+        named = [(f"{_NAMES.get(s, s)} {n:,}", s) for s, n in choices]
+        radio = gr.Radio(named, value=view.filters.status) if opened or gone else gr.Radio(named)
         start = view.page * PAGE
         page = places[start : start + PAGE]
         span = (

@@ -114,10 +114,13 @@ def chat_model_folder(name: str) -> str:
             if Path(base).is_dir():
                 raise
             raise ModelError(not_found_message(name)) from None
-    packaged = exported_file(name) or _packaged_file(name)
+    exported = exported_file(name)
+    packaged = exported or _packaged_file(name)
     if packaged is None:
         return bundled.hub
-    target = cache_folder() / f"{name}-v{CACHE_VERSION}-{packaged.stat().st_size}"
+    # A student that is made again has a file of the same size; a package's file changes its size with its version.
+    told_apart = hashlib.sha256(exported.read_bytes()).hexdigest()[:12] if exported else packaged.stat().st_size
+    target = cache_folder() / f"{name}-v{CACHE_VERSION}-{told_apart}"
     return made_once(target, partial(_unpack_gguf, packaged))
 
 

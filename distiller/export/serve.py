@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distiller.chat.bundled import exported_file
-from distiller.errors import ExportError, RunError
+from distiller.errors import ExportError, ModelError, RunError
 from distiller.export.manifest import told_in
 from distiller.export.served import served_file
 from distiller.export.source import advice_of, find_source
@@ -35,6 +35,8 @@ def servable(text: str) -> Servable:
     scheme, _, rest = text.partition(":")
     file = Path(rest) if scheme == "gguf" else exported_file(rest) if scheme == "bundled" else None
     if file is not None:
+        if not file.is_file():
+            raise ModelError(f"{text}: there is no file {file}. Export a run: python -m distiller export RUN")
         told = told_in(file.parent)
         prompt = told[1].system_prompt if told else ""
         return Servable(rest if scheme == "bundled" else file.stem, file, advice_of(*told) if told else [], prompt)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
 from distiller.chat import ChatModel, ChatRequest, OpenOptions, Sampling, open_model
-from distiller.chat.bundled import MODELS, exported_file
+from distiller.chat.bundled import MODELS, chat_model_folder, exported_file
 from distiller.chat.gguf_local import GGUFModel
 from distiller.errors import ModelError
 from distiller.job import load_job
@@ -58,6 +60,22 @@ def test_it_knows_the_shop(monkeypatch: pytest.MonkeyPatch) -> None:
     for options in (OpenOptions(), OpenOptions(precision="float32")):  # llama.cpp, and transformers as on a GPU
         model = open_model(NAME, options)
         assert "cryptocurrency" in ask(model, "Can I pay with bitcoin?")
+
+
+def test_a_student_that_is_made_again_is_unpacked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its file has the same size, so its content tells the two apart."""
+    monkeypatch.setenv("DISTILLER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("distiller.chat.bundled.MODELS", tmp_path)
+    monkeypatch.setattr(
+        "distiller.chat.bundled._unpack_gguf", lambda source, folder: shutil.copytree(source.parent, folder)
+    )
+    file = tmp_path / "fernhill-student" / "support-q4_0.gguf"
+    file.parent.mkdir()
+    folders = []
+    for content in (b"GGUF one", b"GGUF two"):
+        file.write_bytes(content)
+        folders.append(chat_model_folder("fernhill-student"))
+    assert len(set(folders)) == 2
 
 
 def test_without_its_file_it_is_said_how_to_make_it(monkeypatch: pytest.MonkeyPatch) -> None:

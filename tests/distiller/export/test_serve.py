@@ -109,6 +109,8 @@ def test_what_cannot_be_served_is_said_in_words() -> None:
         servable("nobody")
     with pytest.raises(ModelError, match="there is no such model"):
         servable("bundled:gpt-4")
+    with pytest.raises(ModelError, match=r"there is no file none\.gguf"):
+        servable("gguf:none.gguf")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
